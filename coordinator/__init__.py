@@ -1,0 +1,1 @@
+"""What decides what runs where, and the one loop that drives it."""

@@ -1,0 +1,1 @@
+"""Thin scripts, one per command; each reads like a story."""

@@ -1,0 +1,37 @@
+"""The errors a person can mend, and the store's own failure kinds. Standard library only."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the person can mend: what is wrong, where, and how to mend it.
+
+    Commands print the three parts and exit with `exit_code`, without a traceback.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str, mend: str) -> None:
+        super().__init__(what, where, mend)
+        self.what = what
+        self.where = where
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  where: {self.where}\n  mend:  {self.mend}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive the default exception pickling across processes.
+        return (_rebuild, (type(self), self.what, self.where, self.mend))
+
+
+def _rebuild(kind: type[UserError], what: str, where: str, mend: str) -> UserError:
+    return kind(what, where=where, mend=mend)
+
+
+class StoreError(UserError):
+    """The store could not do what was asked (not writable, full, gone)."""
+
+
+class DamagedBlob(StoreError):
+    """A blob's bytes do not match the hash that names it."""

@@ -1,0 +1,64 @@
+"""Every key in the store, built from ids. Pure: standard library only.
+
+Truth is read by exact key, never by listing:
+
+    blobs/<sha256>                 bytes, named by their hash
+    commits/<task>/<n>.json        n = 1, 2, 3 ...; one winner each (put if absent)
+    results/<task>.json            one per task (put if absent)
+    snapshots/<id>.json            a frozen data set (put if absent)
+    logs/<task>/<file>             metrics.csv, train.log: for people, overwritten
+    runs/<run>/...                 what one run leaves for people, overwritten
+"""
+
+from __future__ import annotations
+
+import re
+
+from shared_store.errors import UserError
+
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def checked_key(key: str) -> str:
+    """Return `key` when every part is allow-listed (no `..`, drive letters, reserved names)."""
+    for part in key.split("/"):
+        if not _PART.fullmatch(part) or _RESERVED.fullmatch(part) or part[-1] in ". ":
+            raise UserError(
+                f"not a key that every disk can hold: {key!r}",
+                where=f"the part {part!r}",
+                mend="use letters, digits, '_', '-' and '.', and start with a letter or digit",
+            )
+    return key
+
+
+def slug(name: str) -> str:
+    """`teacher/fold0` -> `teacher-fold0`: a task's name as one part of a key."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
+
+
+def blob(digest: str) -> str:
+    assert _DIGEST.fullmatch(digest), f"not a sha256: {digest!r}"
+    return f"blobs/{digest}"
+
+
+def commit(task: str, number: int) -> str:
+    assert number >= 1, f"commits count from 1, not {number}"
+    return checked_key(f"commits/{task}/{number}.json")
+
+
+def result(task: str) -> str:
+    return checked_key(f"results/{task}.json")
+
+
+def snapshot(snapshot_id: str) -> str:
+    return checked_key(f"snapshots/{snapshot_id}.json")
+
+
+def log(task: str, file: str) -> str:
+    return checked_key(f"logs/{task}/{file}")
+
+
+def run_file(run: str, file: str) -> str:
+    return checked_key(f"runs/{run}/{file}")

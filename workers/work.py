@@ -1,0 +1,24 @@
+"""What every executor is given beside its task: where to keep things, who to tell, what to run on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared_store.cache import Cache
+from shared_store.store import Store
+from workers.tasks import Reporter
+
+
+@dataclass(frozen=True)
+class Work:
+    """One attempt at one task. `task` is its id, `spec` its whole hash, `nonce` this attempt's own mark."""
+
+    task: str
+    spec: str
+    attempt: int
+    nonce: str
+    store: Store
+    cache: Cache
+    reporter: Reporter
+    device: str = "cpu"  # a torch device: "cpu", "cuda:0"
+    threads: int = 1  # torch threads; part of what makes a CPU run repeat to the bit
