@@ -74,7 +74,7 @@ class LocalBackend:
         target = self._path(key)
         with _explained(target):
             with self._written(target, data) as temporary:
-                os.replace(temporary, target)
+                temporary.replace(target)
             _sync_folder(target.parent)
 
     def read(self, key: str) -> bytes | None:
@@ -109,7 +109,7 @@ class LocalBackend:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{secrets.token_hex(8)}.part"
         try:
-            with open(temporary, "xb") as file:
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -33,5 +33,5 @@ class StoreError(UserError):
     """The store could not do what was asked (not writable, full, gone)."""
 
 
-class DamagedBlob(StoreError):
+class DamagedBlobError(StoreError):
     """A blob's bytes do not match the hash that names it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared_store import layout
 from shared_store.backends import Backend, LocalBackend
-from shared_store.errors import DamagedBlob, StoreError
+from shared_store.errors import DamagedBlobError, StoreError
 from shared_store.records import sha256
 
 
@@ -29,12 +29,12 @@ class Store:
         return digest
 
     def get_blob(self, digest: str) -> bytes:
-        """The bytes named `digest`, verified. DamagedBlob when they differ, StoreError when missing."""
+        """The bytes named `digest`, verified. DamagedBlobError when they differ, StoreError when missing."""
         data = self.backend.read(layout.blob(digest))
         if data is None:
             raise StoreError("a blob is missing", where=f"{self.url}: {layout.blob(digest)}", mend=_RUN_AGAIN)
         if sha256(data) != digest:
-            raise DamagedBlob(
+            raise DamagedBlobError(
                 "a blob's bytes do not match its hash", where=f"{self.url}: {layout.blob(digest)}", mend=_RUN_AGAIN
             )
         return data

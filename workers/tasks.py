@@ -8,7 +8,7 @@ finished work is recognised by it, and a changed recipe is another task.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
@@ -121,7 +121,8 @@ def from_json(value: Mapping[str, Any]) -> Task:
     kind, version = fields.pop("kind"), fields.pop("version")
     if version != PAYLOAD_VERSION:
         raise ValueError(f"a task payload of version {version}; this foldfleet reads {PAYLOAD_VERSION}")
-    return _KINDS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    build: Callable[..., Task] = _KINDS[kind]
+    return build(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
 
 
 def spec_hash(task: Task) -> str:

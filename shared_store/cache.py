@@ -1,0 +1,77 @@
+"""Per-machine read-through cache of blobs: fetched once, verified, bounded in bytes.
+
+A blob that already lies on this machine's own disk is read in place: verified once per process, not copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from filelock import FileLock
+
+from shared_store.errors import DamagedBlobError
+from shared_store.store import Store
+
+
+class Cache:
+    """Verified local files of blobs under `folder`, at most `limit_gb` of them (newest used are kept)."""
+
+    def __init__(self, folder: Path, limit_gb: float) -> None:
+        self.folder = folder
+        self.limit_bytes = int(limit_gb * 1e9)
+        self._verified: dict[tuple[str, str], Path] = {}
+
+    def path(self, store: Store, digest: str) -> Path:
+        """A local file with the verified bytes of `digest`. DamagedBlobError or StoreError when there is none."""
+        known = self._verified.get((store.url, digest))
+        if known is not None and known.exists():
+            return known
+        local = store.blob_path(digest)
+        if local is not None and local.exists():
+            if _file_sha256(local) != digest:
+                store.get_blob(digest)  # explains the damage in the store's words
+                raise DamagedBlobError(
+                    "a blob changed while it was read", where=str(local), mend="give the same command again"
+                )
+            path = local
+        else:
+            path = self._fetched(store, digest)
+        self._verified[store.url, digest] = path
+        return path
+
+    def _fetched(self, store: Store, digest: str) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / digest
+        with FileLock(str(self.folder / f"{digest}.lock")):  # concurrent folds do not download it twice
+            if target.exists() and _file_sha256(target) == digest:
+                os.utime(target)  # newest used is evicted last
+                return target
+            data = store.get_blob(digest)
+            self._make_room(len(data))
+            temporary = self.folder / f"{secrets.token_hex(8)}.part"
+            temporary.write_bytes(data)
+            temporary.replace(target)
+        return target
+
+    def _make_room(self, wanted_bytes: int) -> None:
+        """Evict the longest unused files until `wanted_bytes` more fit; a file held open is skipped."""
+        files = [path for path in self.folder.iterdir() if len(path.name) == 64]
+        by_age = sorted(files, key=lambda path: path.stat().st_mtime)
+        total = sum(path.stat().st_size for path in by_age)
+        for path in by_age:
+            if total + wanted_bytes <= self.limit_bytes:
+                return
+            size = path.stat().st_size
+            try:
+                path.unlink()
+            except PermissionError:  # Windows refuses to remove a file that a fold still reads
+                continue
+            total -= size
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
