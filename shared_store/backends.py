@@ -109,13 +109,16 @@ class LocalBackend:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{secrets.token_hex(8)}.part"
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            self._write(temporary, data)
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _write(self, temporary: Path, data: bytes) -> None:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

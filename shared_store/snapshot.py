@@ -37,7 +37,9 @@ class ImageRow:
     height: int
 
 
-def write_snapshot(store: Store, rows: Sequence[ImageRow], read: Callable[[str], bytes]) -> Snapshot:
+def write_snapshot(
+    store: Store, rows: Sequence[ImageRow], read: Callable[[str], bytes], shard_bytes: int = SHARD_BYTES
+) -> Snapshot:
     """Freeze `rows` and their bytes (`read(image_id)`) in the store. The same content is kept once.
 
     Raises ValueError when an image id stands twice or its bytes do not match it.
@@ -49,7 +51,7 @@ def write_snapshot(store: Store, rows: Sequence[ImageRow], read: Callable[[str],
     existing = store.read(layout.snapshot(snapshot_id))
     if existing is not None:
         return Snapshot.from_bytes(existing)
-    places, shards, total_bytes = _pack(store, rows, read)
+    places, shards, total_bytes = _pack(store, rows, read, shard_bytes)
     frame = pd.DataFrame([asdict(row) for row in rows])
     frame[["shard", "offset", "length"]] = pd.DataFrame(places, index=frame.index)
     buffer = io.BytesIO()
@@ -61,9 +63,9 @@ def write_snapshot(store: Store, rows: Sequence[ImageRow], read: Callable[[str],
 
 
 def _pack(
-    store: Store, rows: Sequence[ImageRow], read: Callable[[str], bytes]
+    store: Store, rows: Sequence[ImageRow], read: Callable[[str], bytes], shard_bytes: int
 ) -> tuple[list[tuple[int, int, int]], list[str], int]:
-    """Pack the bytes into shards of about SHARD_BYTES; (shard, offset, length) of each row."""
+    """Pack the bytes into shards of about `shard_bytes`; (shard, offset, length) of each row."""
     places: list[tuple[int, int, int]] = []
     shards: list[str] = []
     total_bytes, shard = 0, bytearray()
@@ -71,7 +73,7 @@ def _pack(
         data = read(row.image_id)
         if sha256(data) != row.image_id:
             raise ValueError(f"the bytes of {row.path} do not match their image id {row.image_id}")
-        if shard and len(shard) + len(data) > SHARD_BYTES:
+        if shard and len(shard) + len(data) > shard_bytes:
             shards.append(store.put_blob(bytes(shard)))
             shard = bytearray()
         places.append((len(shards), len(shard), len(data)))
