@@ -1,11 +1,16 @@
-"""The experiment: all sections, checked whole before any work. Pure but for reading one YAML text."""
+"""The experiment: all sections, checked whole before any work. Pure: texts in, a frozen model out."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import difflib
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
+from shared_store.errors import UserError
 from workers.recipe import Recipe
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -16,6 +21,8 @@ class Section(BaseModel):
 
 
 class DataSection(Section):
+    folder: str | None = None
+    """Folder of class folders, or CSV (path, label, group, part): the DATA argument of the commands."""
     selection: str | None = None
     """Folder or CSV with labelled photos to choose the ensemble on; None cuts a share off the train photos."""
     test: str | None = None
@@ -82,3 +89,83 @@ class Experiment(Section):
     ensemble: EnsembleSection = EnsembleSection()
     fleet: FleetSection = FleetSection()
     store: StoreSection = StoreSection()
+
+
+def parse(text: str, where: str, overrides: Sequence[tuple[str, str]] = ()) -> Experiment:
+    """The experiment of a YAML text with `("recipe.epochs", "3")`-like overrides applied, checked whole.
+
+    Raises UserError with every mistake at once: unknown keys with the nearest right name, ranges, types.
+    """
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{where}, line {mark.line + 1}" if mark is not None else where
+        raise UserError("the configuration is not valid YAML", where=line, mend="mend the line named above") from error
+    if not isinstance(values, dict):
+        raise UserError("the configuration is not a mapping", where=where, mend="start from configs/demo.yaml")
+    for key, value in overrides:
+        _set(values, key.replace("-", "_").split("."), _scalar(value))
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise _explained(error, where) from error
+
+
+def to_yaml(experiment: Experiment) -> bytes:
+    """Every value spelled out; `parse` gives the same experiment back."""
+    text: str = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text.encode()
+
+
+def _scalar(text: str) -> Any:
+    """What YAML would read, with the numbers that YAML 1.1 takes for text (`1e-3`)."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        inner = values.get(part)
+        if not isinstance(inner, dict):
+            inner = values[part] = {}
+        values = inner
+    values[path[-1]] = value
+
+
+def _explained(error: ValidationError, where: str) -> UserError:
+    lines = [_one_mistake(details) for details in error.errors(include_url=False)]
+    keys = ", ".join(".".join(map(str, details["loc"])) or "the file" for details in error.errors(include_url=False))
+    mend = "; ".join(mend for _, mend in lines)
+    return UserError("; ".join(what for what, _ in lines), where=f"{where}: {keys}", mend=mend)
+
+
+def _one_mistake(details: ErrorDetails) -> tuple[str, str]:
+    """(what is wrong, how to mend it) of one validation error."""
+    path = [str(part) for part in details["loc"]]
+    key = ".".join(path)
+    if details["type"] != "extra_forbidden":
+        message = details["msg"].removeprefix("Value error, ")
+        return f"{key} = {details['input']!r}: {message}" if key else message, f"give {key or 'it'} another value"
+    known = _keys_at(path[:-1])
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    mend = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known there: {', '.join(known)}"
+    return f"unknown key {key}", mend
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    model: type[BaseModel] = Experiment
+    for part in path:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
