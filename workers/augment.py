@@ -1,0 +1,121 @@
+"""What happens to a decoded image before it is a model's input. The one module that imports albumentations.
+
+Training: longest side to the image size, padded to a square (wrapped around or black), shift / scale / rotate in one
+warp, flips, one of four colour changes, one of three blurs or noise. Evaluation: longest side and black padding only,
+which is exactly what training does when every probability of `Augmentation` is zero.
+
+Each call is seeded by its caller. albumentations' own `set_random_seed` gives every transform of a pipeline its own
+generator with the SAME seed, so that (say) the flip and the warp would be decided by one number; `set_random_state`
+with one shared generator keeps the decisions independent.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from typing import Any
+
+# It asks the package index for a newer version at import otherwise.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.recipe import Augmentation
+
+Pixels = NDArray[np.uint8]
+BRIGHTNESS = CONTRAST = 0.1
+GAMMA_PERCENT = (50, 150)
+HUE = SATURATION = VALUE = 10
+BLUR_PIXELS = 3
+# albumentations' default when the recipe was published: a variance of 10 to 50 grey levels squared.
+NOISE_LEVELS = (10**0.5, 50**0.5)
+
+
+class EvaluationTransform:
+    """uint8 [h, w, 3] -> uint8 [side, side, 3]: longest side to `image_size`, centred on black."""
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+
+    def __call__(self, image: Pixels) -> Pixels:
+        return squared(resized(image, self.image_size), self.image_size, wrap=False)
+
+
+class TrainingTransform:
+    """uint8 [h, w, 3] and a seed -> uint8 [side, side, 3]. Safe to share between threads."""
+
+    def __init__(self, image_size: int, augmentation: Augmentation) -> None:
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self._local = threading.local()
+
+    def __call__(self, image: Pixels, seed: int) -> Pixels:
+        if not hasattr(self._local, "pipeline"):
+            self._local.pipeline = _pipeline(self.augmentation)
+        decisions = random.Random(seed)
+        wrap = decisions.random() < self.augmentation.pad_wrap
+        square = squared(resized(image, self.image_size), self.image_size, wrap)
+        self._local.pipeline.set_random_state(np.random.default_rng(seed), decisions)
+        result: Pixels = self._local.pipeline(image=square)["image"]
+        return result
+
+
+def resized(image: Pixels, longest_side: int) -> Pixels:
+    """The image with its longest side at `longest_side` pixels: area filter down, linear up, unchanged if it is."""
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if longest == longest_side:
+        return image
+    size = (max(1, round(width * longest_side / longest)), max(1, round(height * longest_side / longest)))
+    filter_ = cv2.INTER_AREA if longest > longest_side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=filter_), dtype=np.uint8)
+
+
+def squared(image: Pixels, side: int, wrap: bool) -> Pixels:
+    """The image in the middle of a square, its surroundings wrapped around or black."""
+    height, width = image.shape[:2]
+    top, left = (side - height) // 2, (side - width) // 2
+    borders = (top, side - height - top, left, side - width - left)
+    kind = cv2.BORDER_WRAP if wrap else cv2.BORDER_CONSTANT
+    return np.asarray(cv2.copyMakeBorder(image, *borders, kind), dtype=np.uint8)
+
+
+def _pipeline(augmentation: Augmentation) -> Any:
+    """Geometry, colour and blur of a square image; every transform works on uint8."""
+    one_of = albumentations.OneOf
+    return albumentations.Compose(
+        [
+            albumentations.Affine(
+                translate_percent=(-augmentation.shift, augmentation.shift),
+                scale=(1 - augmentation.scale, 1 + augmentation.scale),
+                rotate=(-augmentation.rotate_degrees, augmentation.rotate_degrees),
+                keep_ratio=True,
+                border_mode=cv2.BORDER_REFLECT_101,
+                p=augmentation.geometry,
+            ),
+            albumentations.HorizontalFlip(p=augmentation.flip),
+            albumentations.VerticalFlip(p=augmentation.vertical_flip),
+            one_of(
+                [
+                    albumentations.RandomBrightnessContrast(BRIGHTNESS, 0, p=1),
+                    albumentations.RandomBrightnessContrast(0, CONTRAST, p=1),
+                    albumentations.RandomGamma(GAMMA_PERCENT, p=1),
+                    albumentations.HueSaturationValue(HUE, SATURATION, VALUE, p=1),
+                ],
+                p=augmentation.colour,
+            ),
+            one_of(
+                [
+                    albumentations.MotionBlur((BLUR_PIXELS, BLUR_PIXELS), p=1),
+                    albumentations.MedianBlur((BLUR_PIXELS, BLUR_PIXELS), p=1),
+                    albumentations.GaussianBlur((BLUR_PIXELS, BLUR_PIXELS), p=1),
+                    albumentations.GaussNoise((NOISE_LEVELS[0] / 255, NOISE_LEVELS[1] / 255), p=1),
+                ],
+                p=augmentation.blur,
+            ),
+        ]
+    )
