@@ -108,6 +108,7 @@ class PredictTask:
 Task = TrainTask | LabelTask | SearchTask | BundleTask | PredictTask
 _KINDS: dict[str, type[Task]] = {t.kind: t for t in (TrainTask, LabelTask, SearchTask, BundleTask, PredictTask)}
 PAYLOAD_VERSION = 1  # raise it when the same payload would come to mean other work
+UNCOUNTED = frozenset({"checkpoint_minutes"})  # fields of a recipe that do not change the result
 
 
 def to_json(task: Task) -> dict[str, Any]:
@@ -126,8 +127,11 @@ def from_json(value: Mapping[str, Any]) -> Task:
 
 
 def spec_hash(task: Task) -> str:
-    """sha256 of everything that decides the task's result."""
-    return sha256(canonical_json(to_json(task)))
+    """sha256 of everything that decides the task's result: the payload, but for how often it commits."""
+    value = to_json(task)
+    if isinstance(task, TrainTask):
+        value["recipe"] = {name: v for name, v in task.recipe.items() if name not in UNCOUNTED}
+    return sha256(canonical_json(value))
 
 
 def task_id(task: Task) -> str:

@@ -1,0 +1,120 @@
+"""How a task that ended without a result goes on: again, and when, or never, and why. Pure.
+
+Budgets are apart by kind of failure:
+
+    stopped        again at once
+    lost           again, with a growing delay; only losses in a row without a new commit count
+    crashed        `crashes` tries in all
+    nan            once more from the last commit
+    out of memory  never: less memory means another recipe, and that is the person's to choose
+    bad input, store   never: only the person can mend it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from workers.tasks import Failure, Outcome, Task, TrainTask
+
+LONGEST_DELAY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """How many attempts of each kind may fail before a task is given up."""
+
+    crashes: int = 3
+    nans: int = 2
+    barren_losses: int = 8  # losses in a row without a new commit
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One attempt that is over: how, when, and whether it left a new commit."""
+
+    outcome: Outcome
+    at: float  # seconds, on the ledger's clock
+    committed: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Try again, not before `not_before` on the ledger's clock; or give up, and `why` says so to people."""
+
+    again: bool
+    not_before: float = 0.0
+    why: str = ""
+
+
+def judge(task: Task, history: Sequence[Ended], budgets: Budgets) -> Verdict:
+    """What to do about `task`, whose attempts so far ended as in `history` (oldest first, none of them done)."""
+    last = history[-1]
+    failure = last.outcome.failure
+    assert failure is not None, f"{task.name}: nothing to judge, attempt {last.outcome.attempt} is done"
+    if failure is Failure.LOST:
+        return _after_loss(task, history, budgets)
+    same = sum(ended.outcome.failure is failure for ended in history)
+    if failure is Failure.STOPPED or (failure is Failure.NAN and same < budgets.nans):
+        return Verdict(True, last.at)
+    if failure is Failure.CRASHED and same < budgets.crashes:
+        return Verdict(True, last.at + delay_seconds(same))
+    return Verdict(False, why=_why(task, f"{same} times: " if same > 1 else "", last.outcome))
+
+
+def delay_seconds(times: int) -> float:
+    """1, 2, 4 ... seconds after the first, second, third failure, a minute at most."""
+    return min(2.0 ** min(times - 1, 16), LONGEST_DELAY_SECONDS)
+
+
+def smaller_micro_batch(batch_size: int, micro_batch: int | None) -> int | None:
+    """The largest micro-batch below the present one that divides the batch; None below 1."""
+    present = batch_size if micro_batch is None else micro_batch
+    return next((size for size in range(present - 1, 0, -1) if batch_size % size == 0), None)
+
+
+def _after_loss(task: Task, history: Sequence[Ended], budgets: Budgets) -> Verdict:
+    barren = 0
+    for ended in reversed(history):
+        if ended.outcome.failure is not Failure.LOST or ended.committed:
+            break
+        barren += 1
+    last = history[-1]
+    if barren < budgets.barren_losses:
+        return Verdict(True, last.at + delay_seconds(max(barren, 1)))
+    return Verdict(False, why=_why(task, f"{barren} times in a row without a new commit: ", last.outcome))
+
+
+def _mend(task: Task, failure: Failure) -> str:
+    """What to try, where the outcome itself does not say it."""
+    match failure:
+        case Failure.NAN:
+            return "lower recipe.learning_rate, or set recipe.precision to float32"
+        case Failure.OUT_OF_MEMORY:
+            return _less_memory(task)
+        case Failure.LOST:
+            return "look into the machine's system log: a process that ends like this was mostly killed for memory"
+        case _:
+            return ""
+
+
+def _less_memory(task: Task) -> str:
+    if not isinstance(task, TrainTask):
+        return "run fewer folds at once with fleet.slots, or use a machine with more memory"
+    smaller = smaller_micro_batch(task.recipe["batch_size"], task.recipe["micro_batch"])
+    if smaller is None:
+        return "lower recipe.image_size, choose a smaller recipe.model, or use a card with more memory"
+    return (
+        f"set recipe.micro_batch to {smaller}: gradients still add up to batch_size {task.recipe['batch_size']}"
+        " (a new recipe, so folds already trained are trained again)"
+    )
+
+
+def _why(task: Task, story: str, outcome: Outcome) -> str:
+    """One text for people: what, where and how to mend it, as far as they are known."""
+    assert outcome.failure is not None
+    mend = outcome.mend or _mend(task, outcome.failure)
+    lines = [f"{task.name}: {outcome.failure}, {story}{outcome.what}".rstrip(", :")]
+    lines += [f"  where: {outcome.where}"] if outcome.where else []
+    lines += [f"  mend:  {mend}"] if mend else []
+    return "\n".join(lines)
