@@ -1,0 +1,48 @@
+# Two commands do everything, the set-up included:  make demo  and  make test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check lint types bench clean
+
+# Folds share the cores: one thread each, here and in the tests.
+export OMP_NUM_THREADS := 1
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14)' 2>/dev/null \
+		|| { echo "foldfleet needs Python 3.11, 3.12 or 3.13; give one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "this Python cannot make environments; on Debian: apt-get install python3-venv"; exit 2; }
+	@echo "Installing foldfleet into $(VENV) (once, a few minutes) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	@test -d demo-data || $(BIN)/foldfleet demo demo-data
+	$(BIN)/foldfleet pipeline demo-data/train --test demo-data/test --config configs/demo.yaml \
+		--store foldfleet-store --run demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+check: lint types test
+
+bench: $(INSTALLED)
+	$(BIN)/python -m bench.step
+	$(BIN)/python -m bench.data
+	$(BIN)/python -m bench.prepare
+	$(BIN)/python -m bench.ensemble
+	$(BIN)/python -m bench.predict
+
+clean:
+	rm -rf $(VENV) demo-data foldfleet-store *.egg-info .pytest_cache .mypy_cache .ruff_cache
