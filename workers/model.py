@@ -1,0 +1,155 @@
+"""The model: any timm network with a head for the classes, its preprocessing, its running average, its cost.
+
+The initial weights depend on the recipe and the seed given, never on what drew random numbers before: building runs on
+its own random stream and leaves the process's as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from shared_store.errors import UserError
+from workers import weights
+from workers.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network expects of its pixels: (value / 255 - mean) / std per RGB channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from any parts that print the same everywhere (numbers, strings, tuples of them)."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+def check_model(name: str, pretrained: bool = False) -> None:
+    """UserError with the nearest names when timm has no such model, or no weights of that tag."""
+    known = timm.is_model(name)
+    if known and (not pretrained or weights.has_timm_weights(name)):
+        return
+    names = timm.list_pretrained() if pretrained else timm.list_models()
+    base = name.split(".", maxsplit=1)[0]
+    near = [n for n in names if known and n.split(".")[0] == base] or difflib.get_close_matches(name, names, 3, 0.5)
+    what = f"timm has no pretrained weights for {name!r}" if known else f"timm has no model {name!r}"
+    mend = f"did you mean {', '.join(near)}?" if near else "see timm.list_models() for the names"
+    raise UserError(what, where="recipe.model", mend=mend)
+
+
+def empty_model(recipe: Recipe, classes: int) -> nn.Module:
+    """The recipe's network with a head for `classes`, in channels_last, for weights that are loaded next."""
+    return _created(recipe, classes, pretrained=False)
+
+
+def initial_model(recipe: Recipe, classes: int, seed: int) -> nn.Module:
+    """The network to start training from: pretrained as the recipe says, the new head drawn from `seed`.
+
+    UserError when the model is unknown or its weights cannot be had or do not fit.
+    """
+    check_model(recipe.model, pretrained=recipe.weights == "timm")
+    if recipe.weights == "timm":
+        weights.require_timm_weights(recipe.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = _created(recipe, classes, pretrained=recipe.weights == "timm")
+    if recipe.weights not in ("timm", "none"):
+        weights.load_pretrained(model, recipe.weights)
+    return model
+
+
+def _created(recipe: Recipe, classes: int, *, pretrained: bool) -> nn.Module:
+    check_model(recipe.model)
+    options = {"drop_rate": recipe.dropout} if recipe.dropout > 0 else {}
+    model: nn.Module = timm.create_model(recipe.model, pretrained=pretrained, num_classes=classes, **options)
+    return model.to(memory_format=torch.channels_last)
+
+
+def preprocessing(recipe: Recipe) -> Preprocessing:
+    """Mean and std that the recipe's weights were made with; needs no network and no weights.
+
+    The weights that come as packages were all trained on mean = std = 0.5.
+    """
+    check_model(recipe.model)
+    config = timm.get_pretrained_cfg(recipe.model)
+    if config is None or weights.is_package(recipe.weights):
+        return Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return Preprocessing(tuple(config.mean), tuple(config.std))
+
+
+def prepare_to_train(model: nn.Module, *, head_only: bool) -> None:
+    """Training mode; with `head_only`, every weight but the head's is frozen and BatchNorm keeps its statistics."""
+    head = set(weights.head_names(model))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not head_only or name in head)
+    model.train()
+    if head_only:
+        for module in batch_norms(model):
+            module.eval()
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """Every module that draws statistics from the batch while it trains."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights and float buffers; integer buffers are copied.
+
+    The decay of update t = 1, 2 ... is min(decay, (1 + t) / (10 + t)), TensorFlow's ExponentialMovingAverage with
+    num_updates: short runs are not left with the average's beginning. A function of t alone, so it resumes exactly.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+        self._averaged = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
+        self._copied = [(mine, theirs) for mine, theirs in pairs if not mine.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the model's weights after its optimizer step number `step`, counted from 1."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        mine, theirs = [list(side) for side in zip(*self._averaged, strict=True)]
+        torch._foreach_lerp_(mine, theirs, weight=1 - decay)
+        for own, other in self._copied:
+            own.copy_(other)
+
+
+def load_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load weights by name, in place (memory layout stays). ValueError names missing, unknown or misshapen tensors."""
+    expected = model.state_dict()
+    wrong = sorted(set(expected) ^ set(tensors))
+    wrong += [name for name, value in tensors.items() if name in expected and expected[name].shape != value.shape]
+    if wrong:
+        raise ValueError(f"weights that do not fit the model: {', '.join(wrong[:5])} ({len(wrong)} in all)")
+    model.load_state_dict(dict(tensors))
+
+
+def parameter_count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def multiply_adds(model: nn.Module, image_size: int) -> int:
+    """Multiply-adds of one image's forward pass, counted on shapes alone (no arithmetic is done).
+
+    FlopCounterMode counts two operations a multiply-add. Its forward counts are right; backward ones of depthwise
+    convolutions are not, and are not used.
+    """
+    shapes = copy.deepcopy(model).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shapes(torch.empty(1, 3, image_size, image_size, device="meta"))
+    return int(counter.get_total_flops()) // 2
