@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+from statistics import NormalDist
 from typing import Any
 
 # It asks the package index for a newer version at import otherwise.
@@ -33,6 +34,7 @@ HUE = SATURATION = VALUE = 10
 BLUR_PIXELS = 3
 # albumentations' default when the recipe was published: a variance of 10 to 50 grey levels squared.
 NOISE_LEVELS = (10**0.5, 50**0.5)
+_QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
 
 
 class EvaluationTransform:
@@ -84,12 +86,44 @@ def squared(image: Pixels, side: int, wrap: bool) -> Pixels:
     return np.asarray(cv2.copyMakeBorder(image, *borders, kind), dtype=np.uint8)
 
 
+class _Affine(albumentations.Affine):
+    """albumentations' own affine map of an RGB image, warped with a fourth channel: OpenCV's four-channel kernel
+    gives the same pixels in 0.6 of the time of its three-channel one."""
+
+    def apply(self, img: Pixels, matrix: NDArray[np.float64], output_shape: tuple[int, int], **_: Any) -> Pixels:
+        height, width = output_shape
+        four = cv2.cvtColor(img, cv2.COLOR_RGB2RGBA)
+        four = cv2.warpAffine(four, matrix[:2], (width, height), flags=self.interpolation, borderMode=self.border_mode)
+        return np.asarray(cv2.cvtColor(four, cv2.COLOR_RGBA2RGB), dtype=np.uint8)
+
+
+class _GaussianNoise(albumentations.ImageOnlyTransform):
+    """Normal noise of each pixel and channel in whole grey levels, its deviation drawn between `levels`.
+
+    One random byte a value, looked up among the 256 quantiles of the normal distribution, in place of a drawn normal
+    number: a tenth of the time, and noise of 3 to 7 levels is rounded to whole levels in any case.
+    """
+
+    def __init__(self, levels: tuple[float, float], p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.levels = levels
+
+    def get_params(self) -> dict[str, float]:
+        return {"deviation": self.py_random.uniform(*self.levels)}
+
+    def apply(self, img: Pixels, deviation: float, **_: Any) -> Pixels:
+        words = self.random_generator.integers(0, 2**64, -(-img.size // 8), dtype=np.uint64)
+        drawn = words.astype("<u8", copy=False).view(np.uint8)[: img.size].reshape(img.shape)
+        noise = cv2.LUT(drawn, np.rint(deviation * _QUANTILES).astype(np.int8))
+        return np.asarray(cv2.add(img, noise, dtype=cv2.CV_8U), dtype=np.uint8)
+
+
 def _pipeline(augmentation: Augmentation) -> Any:
     """Geometry, colour and blur of a square image; every transform works on uint8."""
     one_of = albumentations.OneOf
     return albumentations.Compose(
         [
-            albumentations.Affine(
+            _Affine(
                 translate_percent=(-augmentation.shift, augmentation.shift),
                 scale=(1 - augmentation.scale, 1 + augmentation.scale),
                 rotate=(-augmentation.rotate_degrees, augmentation.rotate_degrees),
@@ -113,7 +147,7 @@ def _pipeline(augmentation: Augmentation) -> Any:
                     albumentations.MotionBlur((BLUR_PIXELS, BLUR_PIXELS), p=1),
                     albumentations.MedianBlur((BLUR_PIXELS, BLUR_PIXELS), p=1),
                     albumentations.GaussianBlur((BLUR_PIXELS, BLUR_PIXELS), p=1),
-                    albumentations.GaussNoise((NOISE_LEVELS[0] / 255, NOISE_LEVELS[1] / 255), p=1),
+                    _GaussianNoise(NOISE_LEVELS, p=1),
                 ],
                 p=augmentation.blur,
             ),

@@ -1,0 +1,161 @@
+"""Transforms: seeded by the caller alone, independent decisions, and exactly clean when everything is off."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import albumentations
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from workers.augment import EvaluationTransform, TrainingTransform, _Affine, _GaussianNoise
+from workers.images import sample_seed
+from workers.recipe import Augmentation
+
+NOTHING = Augmentation(pad_wrap=0, geometry=0, flip=0, vertical_flip=0, colour=0, blur=0)
+Pixels = NDArray[np.uint8]
+
+
+def photo(height: int, width: int, seed: int = 0) -> Pixels:
+    """A smooth random photo without symmetry."""
+    small = np.random.default_rng(seed).integers(30, 226, (7, 9, 3), dtype=np.uint8)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 64), (64, 40), (64, 64), (10, 20), (200, 90), (100, 1)])
+def test_training_with_everything_off_is_evaluation(height: int, width: int) -> None:
+    image = photo(height, width)
+    clean = EvaluationTransform(64)(image)
+    for seed in range(5):
+        np.testing.assert_array_equal(TrainingTransform(64, NOTHING)(image, seed), clean)
+
+
+def test_evaluation_centres_the_photo_on_black() -> None:
+    square = EvaluationTransform(60)(np.full((30, 60, 3), 200, np.uint8))
+    assert square.shape == (60, 60, 3)
+    assert (square[15:45] == 200).all()
+    assert (square[:15] == 0).all()
+    assert (square[45:] == 0).all()
+
+
+def test_wrapped_padding_repeats_the_photo_and_comes_at_its_rate() -> None:
+    white = np.full((30, 60, 3), 255, np.uint8)
+    transform = TrainingTransform(60, NOTHING.model_copy(update={"pad_wrap": 0.7}))
+    wrapped = [bool((transform(white, seed) == 255).all()) for seed in range(200)]
+    assert 0.6 < np.mean(wrapped) < 0.8
+
+
+def test_a_thin_photo_wraps_many_times() -> None:
+    image = photo(2, 64)
+    square = TrainingTransform(64, NOTHING.model_copy(update={"pad_wrap": 1}))(image, 0)
+    np.testing.assert_array_equal(square[31:33], image)
+    np.testing.assert_array_equal(square, np.roll(np.tile(image, (32, 1, 1)), 31, axis=0))
+
+
+def test_one_seed_gives_one_picture_and_others_differ() -> None:
+    image = photo(48, 64)
+    transform = TrainingTransform(64, Augmentation())
+    first = [transform(image, seed) for seed in range(8)]
+    again = [TrainingTransform(64, Augmentation())(image, seed) for seed in reversed(range(8))][::-1]
+    np.testing.assert_array_equal(first, again)
+    assert len({picture.tobytes() for picture in first}) == 8
+    assert all(picture.dtype == np.uint8 and picture.shape == (64, 64, 3) for picture in first)
+
+
+def test_the_two_flips_are_decided_apart() -> None:
+    # albumentations' set_random_seed would let one number decide both: two outcomes instead of four.
+    image = photo(64, 64)
+    transform = TrainingTransform(64, NOTHING.model_copy(update={"flip": 0.5, "vertical_flip": 0.5}))
+    outcomes = [transform(image, seed).tobytes() for seed in range(200)]
+    wanted = [image, image[:, ::-1], image[::-1], image[::-1, ::-1]]
+    shares = [outcomes.count(picture.tobytes()) / 200 for picture in wanted]
+    assert sum(shares) == 1
+    assert all(0.15 < share < 0.35 for share in shares)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("geometry", 0.6), ("colour", 0.8), ("blur", 0.8)])
+def test_each_change_comes_at_its_rate(name: str, rate: float) -> None:
+    image = photo(64, 64)
+    transform = TrainingTransform(64, NOTHING.model_copy(update={name: rate}))
+    changed = np.mean([not np.array_equal(transform(image, seed), image) for seed in range(200)])
+    assert rate - 0.1 < changed < rate + 0.1
+
+
+def test_shifts_reach_their_limit_and_no_further() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[45:55, 45:55] = 255
+    limits = {"geometry": 1, "shift": 0.1, "scale": 0, "rotate_degrees": 0}
+    transform = TrainingTransform(100, NOTHING.model_copy(update=limits))
+    moved = []
+    for seed in range(60):
+        rows, columns = np.nonzero(transform(image, seed)[:, :, 0])
+        moved.append((rows.mean() - 49.5, columns.mean() - 49.5))
+    furthest = np.abs(moved).max(axis=0)
+    assert (furthest > 7).all()
+    assert (furthest <= 10).all()
+
+
+def test_the_four_channel_warp_is_albumentations_own() -> None:
+    image = photo(64, 64)
+    options = {"scale": (0.9, 1.1), "rotate": (-20, 20), "border_mode": cv2.BORDER_REFLECT_101, "p": 1}
+    for seed in range(5):
+        ours, theirs = _Affine(**options), albumentations.Affine(**options)
+        ours.set_random_seed(seed)
+        theirs.set_random_seed(seed)
+        np.testing.assert_array_equal(ours(image=image)["image"], theirs(image=image)["image"])
+
+
+def test_noise_is_normal_with_the_deviation_asked_for() -> None:
+    grey = np.full((101, 103, 3), 128, np.uint8)
+    noise = _GaussianNoise((6, 6), p=1)
+    noise.set_random_seed(1)
+    levels = noise(image=grey)["image"].astype(float) - 128
+    assert abs(levels.mean()) < 0.1
+    assert 5.8 < levels.std() < 6.2
+    assert abs((np.abs(levels) <= 6).mean() - 0.72) < 0.02  # P(|x| <= 6.5) at deviation 6
+    assert abs(np.corrcoef(levels[:, :, 0].ravel(), levels[:, :, 1].ravel())[0, 1]) < 0.05
+
+
+def test_noise_saturates_at_white() -> None:
+    noise = _GaussianNoise((6, 6), p=1)
+    noise.set_random_seed(1)
+    assert noise(image=np.full((32, 32, 3), 255, np.uint8))["image"].min() > 220
+
+
+def test_threads_share_a_transform_safely() -> None:
+    image = photo(48, 64)
+    transform = TrainingTransform(64, Augmentation())
+    alone = [transform(image, seed) for seed in range(64)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: transform(image, seed), range(64)))
+    np.testing.assert_array_equal(alone, together)
+
+
+class Augmented(Dataset[tuple[int, Pixels]]):
+    """Ten photos of one epoch, for a real DataLoader whose workers are spawned."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, place: int) -> tuple[int, Pixels]:
+        transform = TrainingTransform(32, Augmentation())
+        return place, transform(photo(24, 32, place), sample_seed(42, self.epoch, f"image{place}"))
+
+
+def loaded(epoch: int, workers: int) -> dict[int, bytes]:
+    context = "spawn" if workers else None
+    loader = DataLoader(Augmented(epoch), batch_size=None, num_workers=workers, multiprocessing_context=context)
+    return {int(place): np.asarray(pixels).tobytes() for place, pixels in loader}
+
+
+def test_data_loader_workers_change_nothing() -> None:
+    # albumentations alone gives every DataLoader worker the same stream, and the same again in each epoch.
+    alone = loaded(epoch=0, workers=0)
+    assert loaded(epoch=0, workers=2) == alone
+    assert loaded(epoch=0, workers=0) == alone
+    later = loaded(epoch=1, workers=0)
+    assert all(later[place] != alone[place] for place in alone)
