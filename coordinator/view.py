@@ -1,0 +1,147 @@
+"""What the person sees while a run goes on: a live table on a terminal, plain lines when piped.
+
+A view is a `drive.Watch`: told every fact and order right after the ledger took it in. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from coordinator.events import Event, GiveUp, Progressed, ResultFound, Start, StopRequested, TaskEnded
+from coordinator.ledger import Entry, Ledger, State
+from workers.tasks import Failure, Outcome, TrainTask
+
+
+class View:
+    """Shows a ledger. Use as a context manager around the drive."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._epochs: dict[str, int] = {}
+        self._ledger: Ledger | None = None
+        self._live = (
+            Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._table)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: Event, ledger: Ledger) -> None:
+        self._ledger = ledger
+        line = self._line(event, ledger)
+        if line:
+            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def _line(self, event: Event, ledger: Ledger) -> str:
+        """The words for an event, or nothing: what is worth a line stays on the screen."""
+        match event:
+            case Start(task, machine, slot, attempt):
+                again = f", attempt {attempt}" if attempt > 1 else ""
+                return f"{ledger.entries[task].task.name}: started on {machine}, slot {slot}{again}"
+            case Progressed(progress):
+                return self._epoch_line(ledger.entries[progress.task], progress.note)
+            case TaskEnded(outcome):
+                return _ending(ledger.entries[outcome.task], outcome)
+            case ResultFound(task):
+                return f"{ledger.entries[task].task.name}: already done"
+            case GiveUp(_, why):
+                return why
+            case StopRequested():
+                return "stopping: running folds commit their last step first (Ctrl-C again stops at once)"
+        return ""
+
+    def _epoch_line(self, entry: Entry, note: str) -> str:
+        progress = entry.progress
+        if progress is None:
+            return ""
+        name = entry.task.name
+        if note:
+            return f"{name}: {note}"
+        if progress.epoch <= self._epochs.get(progress.task, 0) or progress.mean_ap is None:
+            return ""
+        self._epochs[progress.task] = progress.epoch
+        return f"{name}: epoch {progress.epoch}/{progress.epochs}, {_numbers(entry)}"
+
+    def _table(self) -> Group:
+        """Fold table and summary line of the moment."""
+        ledger = self._ledger
+        if ledger is None:
+            return Group(Text("starting ..."))
+        table = Table(box=None, pad_edge=False)
+        for column in ("task", "epoch", "", "loss", "mAP", "images/s", "left"):
+            table.add_column(column, justify="left" if column in ("task", "") else "right")
+        for name in sorted(ledger.running):
+            table.add_row(*_row(ledger.entries[name]))
+        return Group(table, Text(summary(ledger), style="bold"))
+
+
+def summary(ledger: Ledger) -> str:
+    """`7 of 18 tasks done, 2 running, 9 waiting`, with what failed if anything did."""
+    counts = ledger.counts
+    waiting = counts[State.WAITING] + counts[State.READY] + counts[State.ENDED]
+    parts = [f"{counts[State.DONE]} of {len(ledger.entries)} tasks done", f"{counts[State.RUNNING]} running"]
+    parts += [f"{waiting} waiting"] if waiting else []
+    parts += [f"{counts[State.FAILED]} failed"] if counts[State.FAILED] else []
+    parts += [f"{counts[State.BLOCKED]} blocked by a failure"] if counts[State.BLOCKED] else []
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _row(entry: Entry) -> tuple[str | ProgressBar, ...]:
+    progress = entry.progress
+    if not isinstance(entry.task, TrainTask) or progress is None or not progress.steps:
+        return entry.task.name, "", "", "", "", "", ""
+    return (
+        entry.task.name,
+        f"{progress.epoch}/{progress.epochs}",
+        ProgressBar(total=progress.steps, completed=progress.step, width=24),
+        "" if progress.loss is None else f"{progress.loss:.3f}",
+        "" if progress.mean_ap is None else f"{progress.mean_ap:.3f}",
+        "" if progress.images_per_second is None else f"{progress.images_per_second:.1f}",
+        "" if progress.seconds_left is None else duration(progress.seconds_left),
+    )
+
+
+def _numbers(entry: Entry) -> str:
+    progress = entry.progress
+    assert progress is not None, entry.task.name
+    parts = [
+        None if progress.loss is None else f"loss {progress.loss:.3f}",
+        None if progress.mean_ap is None else f"mAP {progress.mean_ap:.3f}",
+        None if progress.images_per_second is None else f"{progress.images_per_second:.1f} images/s",
+        None if progress.seconds_left is None else f"{duration(progress.seconds_left)} left",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _ending(entry: Entry, outcome: Outcome) -> str:
+    name = entry.task.name
+    if outcome.failure is None:
+        return f"{name}: done in {duration(outcome.seconds)}"
+    if outcome.failure is Failure.STOPPED:
+        return f"{name}: stopped, its last step is committed"
+    return f"{name}: {outcome.failure}. {outcome.what} {outcome.where}".rstrip()
