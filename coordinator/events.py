@@ -12,6 +12,13 @@ from workers.tasks import Failure, Outcome, Progress
 
 
 @dataclass(frozen=True)
+class RunBegan:
+    """A command begins, or goes on with, these tasks. What follows belongs to a ledger of its own."""
+
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class MachineJoined:
     """A machine offers `slots` tasks at once, of the given kinds (`Task.kind`)."""
 
@@ -93,11 +100,11 @@ class Finish:
     why: str
 
 
-Fact = MachineJoined | MachineLeft | Progressed | TaskEnded | ResultFound | StopRequested | Tick
+Fact = RunBegan | MachineJoined | MachineLeft | Progressed | TaskEnded | ResultFound | StopRequested | Tick
 Order = Start | Stop | GiveUp | Finish
 Event = Fact | Order
 
-FACTS = (MachineJoined, MachineLeft, Progressed, TaskEnded, ResultFound, StopRequested, Tick)
+FACTS = (RunBegan, MachineJoined, MachineLeft, Progressed, TaskEnded, ResultFound, StopRequested, Tick)
 ORDERS = (Start, Stop, GiveUp, Finish)
 _KINDS: dict[str, Callable[..., Event]] = {kind.__name__: kind for kind in (*FACTS, *ORDERS)}
 

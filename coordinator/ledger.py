@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from enum import StrEnum
 
+from coordinator.entries import MOVES, OPEN, Attempt, Entry, State
 from coordinator.events import (
     Event,
     Finish,
@@ -19,6 +18,7 @@ from coordinator.events import (
     MachineLeft,
     Progressed,
     ResultFound,
+    RunBegan,
     Start,
     Stop,
     StopRequested,
@@ -26,63 +26,10 @@ from coordinator.events import (
     Tick,
 )
 from coordinator.graph import Graph
-from coordinator.retry import Budgets, Ended
-from workers.tasks import Failure, Outcome, Progress, Task
+from coordinator.retry import Budgets
+from workers.tasks import Failure, Outcome, Progress
 
-
-class State(StrEnum):
-    WAITING = "waiting"  # for its inputs
-    READY = "ready"
-    RUNNING = "running"
-    ENDED = "ended"  # the last attempt left no result; retry.py says what next
-    DONE = "done"
-    FAILED = "failed"  # given up
-    BLOCKED = "blocked"  # an input failed for good
-
-
-_MOVES = {
-    State.WAITING: {State.READY, State.DONE, State.BLOCKED},
-    State.READY: {State.RUNNING, State.DONE},
-    State.RUNNING: {State.ENDED, State.DONE},
-    State.ENDED: {State.RUNNING, State.FAILED},
-    State.DONE: set[State](),
-    State.FAILED: set[State](),
-    State.BLOCKED: set[State](),
-}
-OPEN = (State.WAITING, State.READY, State.RUNNING, State.ENDED)
-
-
-@dataclass
-class Attempt:
-    """One try at a task. `outcome` stays None while it runs."""
-
-    number: int
-    machine: str
-    slot: int
-    started: float
-    told_to_stop: bool = False
-    commit: int | None = None
-    outcome: Outcome | None = None
-    ended: float = 0.0
-
-
-@dataclass
-class Entry:
-    """What is known about one task."""
-
-    task: Task
-    rank: int  # place in the order of urgency: 0 has the longest chain of work behind it
-    missing: int  # inputs that are not done
-    state: State = State.WAITING
-    found: bool = False  # its result stood in the store before this run
-    attempts: list[Attempt] = field(default_factory=list)
-    progress: Progress | None = None
-    reason: str = ""  # why it failed or is blocked
-    notes: list[str] = field(default_factory=list)
-
-    def history(self) -> list[Ended]:
-        """The attempts that are over, as retry.py judges them."""
-        return [Ended(a.outcome, a.ended, a.commit is not None) for a in self.attempts if a.outcome is not None]
+__all__ = ["Attempt", "Entry", "Ledger", "State"]
 
 
 class Ledger:
@@ -113,6 +60,8 @@ class Ledger:
         match event:
             case Tick(at):
                 self.now = max(self.now, at)  # a clock set back must not shorten a delay
+            case RunBegan(tasks):
+                assert set(tasks) == set(self.entries), "a ledger of other tasks than the run's"
             case MachineJoined():
                 self._joined(event)
             case MachineLeft():
@@ -252,7 +201,7 @@ class Ledger:
     def _move(self, task: str, state: State) -> None:
         """The only place where a task's state changes, and with it the indices by state."""
         entry = self.entries[task]
-        assert state in _MOVES[entry.state], f"cannot become {state}\n{self.story(task)}"
+        assert state in MOVES[entry.state], f"cannot become {state}\n{self.story(task)}"
         ready = self.ready[entry.task.kind]
         if entry.state is State.READY:
             ready.pop(bisect.bisect_left(ready, entry.rank))

@@ -1,0 +1,88 @@
+"""The journal: every fact and order of a run as one line of `events.jsonl`. It explains and never restores.
+
+A line that a power cut tore is dropped when the file is opened again, and passed over by readers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from coordinator.events import Event, ResultFound, Start, TaskEnded, from_json, to_json
+from shared_store.errors import StoreError
+from shared_store.records import canonical_json
+
+
+class Journal:
+    """Appends to `path`, each line flushed to the system as it is written. StoreError when the disk refuses."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab")
+            self._file.truncate(_whole_bytes(path))
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def write(self, at: float, event: Event) -> None:
+        """Note that `event` was taken in or given out at `at` seconds."""
+        line = canonical_json({"at": round(at, 3), **to_json(event)})
+        try:
+            self._file.write(line + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _explained(self, error: OSError) -> StoreError:
+        mend = "free some space there, or give --store a folder that you may write to"
+        return StoreError(f"the journal cannot be written ({error.strerror})", where=str(self.path), mend=mend)
+
+
+def read_journal(path: Path) -> list[tuple[float, Event]]:
+    """(seconds, event) of every whole line. ValueError names a line that is whole and not understood."""
+    return list(_events(path.read_bytes()[: _whole_bytes(path)].splitlines()))
+
+
+def run_again(events: Iterable[Event]) -> list[str]:
+    """Tasks that were started although they were done: none, or a law is broken."""
+    done: set[str] = set()
+    again = []
+    for event in events:
+        match event:
+            case TaskEnded(outcome) if outcome.failure is None:
+                done.add(outcome.task)
+            case ResultFound(task):
+                done.add(task)
+            case Start(task) if task in done:
+                again.append(task)
+    return again
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[tuple[float, Event]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            value = json.loads(line)
+            at = value.pop("at")
+            yield at, from_json(value)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"line {number} of the journal is not understood: {line[:200]!r}") from error
+
+
+def _whole_bytes(path: Path) -> int:
+    """Length of the file up to its last line end."""
+    return path.read_bytes().rfind(b"\n") + 1

@@ -1,0 +1,137 @@
+"""The one door to a machine: `run(task, ...) -> Outcome`. Nothing that goes wrong behind it crosses as an exception.
+
+Executors are imported when their kind of task comes: a machine that only predicts loads no trainer.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import secrets
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared_store.cache import Cache
+from shared_store.commits import put_result, read_result
+from shared_store.errors import StoreError, UserError
+from shared_store.records import Result
+from shared_store.store import Store, open_store
+from workers.tasks import (
+    BundleTask,
+    Failure,
+    LabelTask,
+    Outcome,
+    PredictTask,
+    Reporter,
+    Task,
+    TrainTask,
+    from_json,
+    spec_hash,
+    task_id,
+)
+from workers.work import Work
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where tasks run: what is the same for all of them in one slot."""
+
+    store_url: str
+    cache_folder: str  # of the machine; `~` is the home of whoever runs there
+    cache_gb: float
+    device: str  # torch's word: "cpu", "cuda:0"
+    threads: int
+
+
+def run(task_json: Mapping[str, Any], attempt: int, place: Place, reporter: Reporter) -> Outcome:
+    """Do one attempt at a task, or find that its result stands."""
+    task = from_json(task_json)
+
+    def execute(store: Store, nonce: str) -> Result:
+        cache = Cache(Path(place.cache_folder).expanduser(), place.cache_gb)
+        name, spec = task_id(task), spec_hash(task)
+        return _execute(task, Work(name, spec, attempt, nonce, store, cache, reporter, place.device, place.threads))
+
+    return guarded(task, attempt, place.store_url, execute)
+
+
+def guarded(task: Task, attempt: int, store_url: str, execute: Callable[[Store, str], Result]) -> Outcome:
+    """Call `execute(store, nonce)` unless the result stands, keep what it returns, and classify every failure."""
+    name, began = task_id(task), time.monotonic()
+
+    def outcome(failure: Failure | None, what: str = "", where: str = "", mend: str = "", trace: str = "") -> Outcome:
+        return Outcome(name, attempt, failure, what, where, mend, trace, time.monotonic() - began)
+
+    try:
+        store = open_store(store_url)
+        if read_result(store, name) is None:
+            result = execute(store, secrets.token_hex(8))
+            assert result.task == name, f"the executor of {name} returned a result of {result.task}"
+            put_result(store, result)
+        return outcome(None)
+    except UserError as error:
+        kind = Failure.STORE if isinstance(error, StoreError) else Failure.BAD_INPUT
+        return outcome(kind, error.what, error.where, error.mend)
+    except Exception as error:
+        kind, mend = _classify(error)
+        log.exception("%s, attempt %d ended: %s", task.name, attempt, kind)
+        text = str(error).strip()
+        what = f"{type(error).__name__}: {text}" if kind is Failure.CRASHED else text or type(error).__name__
+        return outcome(kind, what, _where(error), mend, traceback.format_exc())
+
+
+def _execute(task: Task, work: Work) -> Result:
+    match task:
+        case TrainTask():
+            from workers.train import train_fold
+
+            return train_fold(task, work)
+        case LabelTask():
+            from workers.label import make_labels
+
+            return make_labels(task, work)
+        case BundleTask():
+            from workers.bundle import export_bundle
+
+            return export_bundle(task, work)
+        case PredictTask():
+            from workers.predict import predict_test
+
+            return predict_test(task, work)
+        case _:
+            raise AssertionError(f"{task.name}: a {task.kind} task does not run on a worker")
+
+
+def _classify(error: Exception) -> tuple[Failure, str]:
+    """The kind of failure, and how to mend it where the kind alone says it."""
+    training = sys.modules.get("workers.train")  # its own errors exist only once it is loaded
+    if training is not None and isinstance(error, training.Stopped):
+        return Failure.STOPPED, ""
+    if training is not None and isinstance(error, training.NanLoss):
+        return Failure.NAN, ""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Failure.STORE, "free some space on that disk, then give the same command again"
+    return (Failure.OUT_OF_MEMORY if _is_out_of_memory(error) else Failure.CRASHED), ""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    # torch's CPU allocator has no error class of its own
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def _where(error: Exception) -> str:
+    """The machine, and the line of code that raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{socket.gethostname()}{place}"

@@ -1,0 +1,81 @@
+"""What a worker process is: one task at a time, its progress kept until it is asked for, its stop flag.
+
+The fleet makes an actor of it. One thread runs the task, another answers `reports` and `stop`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workers.run import Place, run
+from workers.tasks import Outcome, Progress
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How an attempt ended, and the reports that nobody had fetched yet."""
+
+    outcome: Outcome
+    reports: tuple[Progress, ...]
+
+
+class Slot:
+    """One place on a machine where tasks run, one after the other."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._lock = threading.Lock()
+        self._reports: list[Progress] = []
+        self._stops: set[tuple[str, int]] = set()
+
+    def run(self, task: str, task_json: Mapping[str, Any], attempt: int) -> Ran:
+        """Do one attempt at the task with id `task`."""
+        outcome = run(task_json, attempt, self._place, _SlotReporter(self, task, attempt))
+        return Ran(outcome, self.reports())
+
+    def reports(self) -> tuple[Progress, ...]:
+        """What was reported since the last call."""
+        with self._lock:
+            taken, self._reports = tuple(self._reports), []
+        return taken
+
+    def stop(self, task: str, attempt: int) -> None:
+        """Ask an attempt to commit and end; it may not have begun yet."""
+        self._stops.add((task, attempt))
+
+    def process(self) -> int:
+        """This process's id."""
+        return os.getpid()
+
+    def keep(self, progress: Progress) -> None:
+        """Queue a report. One that only moves the numbers on takes the place of the one before it."""
+        with self._lock:
+            if self._reports and not lasting(self._reports[-1], progress):
+                self._reports.pop()
+            self._reports.append(progress)
+
+    def stopped(self, task: str, attempt: int) -> bool:
+        return (task, attempt) in self._stops
+
+
+def lasting(report: Progress, following: Progress) -> bool:
+    """True when `report` says something that `following`, the next one, does not say again."""
+    same = (report.task, report.attempt, report.epoch) == (following.task, following.attempt, following.epoch)
+    return not same or report.commit is not None or report.note != ""
+
+
+class _SlotReporter:
+    """`workers.tasks.Reporter` of one attempt."""
+
+    def __init__(self, slot: Slot, task: str, attempt: int) -> None:
+        self._slot, self._task, self._attempt = slot, task, attempt
+
+    def progress(self, progress: Progress) -> None:
+        self._slot.keep(progress)
+
+    def stop_requested(self) -> bool:
+        return self._slot.stopped(self._task, self._attempt)
