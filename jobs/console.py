@@ -9,15 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from shared_store.errors import UserError
-
-
-class RunFailedError(Exception):
-    """Work was done but not all of it succeeded; the text says what failed and what to do."""
-
-
-class StoppedError(Exception):
-    """The person asked to stop; what was running is committed. The text says how to go on."""
+from shared_store.errors import RunFailedError, StoppedError, UserError
 
 
 def run_command(
@@ -31,14 +23,10 @@ def run_command(
         return 0
     try:
         act(arguments)
-    except UserError as error:
+    except (UserError, RunFailedError) as error:
         _explain(debug)
         _say(f"foldfleet {name}: {error}")
         return error.exit_code
-    except RunFailedError as error:
-        _explain(debug)
-        _say(f"foldfleet {name}: {error}")
-        return 1
     except (StoppedError, KeyboardInterrupt) as error:
         _say(f"foldfleet {name}: stopped. {error}".rstrip())
         return 130

@@ -1,4 +1,4 @@
-"""The errors a person can mend, and the store's own failure kinds. Standard library only."""
+"""How work ends badly in words a person can use. Standard library only, below every room."""
 
 from __future__ import annotations
 
@@ -35,3 +35,18 @@ class StoreError(UserError):
 
 class DamagedBlobError(StoreError):
     """A blob's bytes do not match the hash that names it."""
+
+
+class RunFailedError(Exception):
+    """Work was done but not all of it succeeded; the text says what failed and what to do.
+
+    `exit_code` is 2 when everything that failed is the person's to mend, 1 otherwise.
+    """
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class StoppedError(Exception):
+    """The person asked to stop; what was running is committed. The text says how to go on."""
