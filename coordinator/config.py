@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
 
 class DataSection(Section):
@@ -91,8 +91,8 @@ class Experiment(Section):
     store: StoreSection = StoreSection()
 
 
-def parse(text: str, where: str, overrides: Sequence[tuple[str, str]] = ()) -> Experiment:
-    """The experiment of a YAML text with `("recipe.epochs", "3")`-like overrides applied, checked whole.
+def parse(text: str, where: str, overrides: Sequence[tuple[str, object]] = ()) -> Experiment:
+    """The experiment of a YAML text with `("recipe.epochs", 3)`-like overrides applied, checked whole.
 
     Raises UserError with every mistake at once: unknown keys with the nearest right name, ranges, types.
     """
@@ -105,7 +105,7 @@ def parse(text: str, where: str, overrides: Sequence[tuple[str, str]] = ()) -> E
     if not isinstance(values, dict):
         raise UserError("the configuration is not a mapping", where=where, mend="start from configs/demo.yaml")
     for key, value in overrides:
-        _set(values, key.replace("-", "_").split("."), _scalar(value))
+        _set(values, key.replace("-", "_").split("."), value)
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
@@ -118,10 +118,10 @@ def to_yaml(experiment: Experiment) -> bytes:
     return text.encode()
 
 
-def _scalar(text: str) -> Any:
-    """What YAML would read, with the numbers that YAML 1.1 takes for text (`1e-3`)."""
+def scalar(text: str) -> object:
+    """The value that YAML would read from `text`, with the numbers that YAML 1.1 takes for text (`1e-3`)."""
     try:
-        value = yaml.safe_load(text)
+        value: object = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
     if isinstance(value, str):
@@ -132,7 +132,7 @@ def _scalar(text: str) -> Any:
     return value
 
 
-def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
+def _set(values: dict[str, Any], path: list[str], value: object) -> None:
     for part in path[:-1]:
         inner = values.get(part)
         if not isinstance(inner, dict):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.config import Experiment, parse, to_yaml
+from coordinator.config import Experiment, parse, scalar, to_yaml
 from shared_store.errors import UserError
 
 
@@ -17,11 +17,12 @@ def test_an_empty_file_is_the_competition_recipe() -> None:
 
 
 def test_overrides_win_over_the_file_and_numbers_are_read_as_people_write_them() -> None:
-    overrides = [("recipe.epochs", "3"), ("recipe.learning-rate", "1e-3"), ("data.composites.calling", "5")]
+    given = {"recipe.epochs": "3", "recipe.learning-rate": "1e-3", "data.composites.calling": "5"}
+    overrides = [(key, scalar(value)) for key, value in given.items()]
     experiment = parse("recipe: {epochs: 9}\ndata: {composites: {normal: 2}}", "a.yaml", overrides)
     assert (experiment.recipe.epochs, experiment.recipe.learning_rate) == (3, 0.001)
     assert experiment.data.composites == {"normal": 2, "calling": 5}
-    assert parse("", "a.yaml", [("recipe.patience", "null")]).recipe.patience is None
+    assert parse("", "a.yaml", [("recipe.patience", scalar("null"))]).recipe.patience is None
 
 
 def test_what_is_written_out_reads_back_the_same() -> None:
@@ -54,6 +55,8 @@ def test_all_mistakes_are_told_at_once() -> None:
         parse("folds: {count: 1}\nrecipe: {epochs: -1}", "a.yaml")
 
 
-@pytest.mark.parametrize("file", sorted(Path("configs").glob("*.yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), ids=lambda file: file.name
+)
 def test_every_configuration_we_ship_is_valid(file: Path) -> None:
     parse(file.read_text(encoding="utf-8"), str(file))
