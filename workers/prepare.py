@@ -1,0 +1,220 @@
+"""From listed photos to a frozen snapshot: read in a process pool, judged for duplicates, kept once.
+
+`prepare` is the whole room in one call. Its record stands in the store under a key made of the settings
+and of every file's name, size and time of change, so the same command again finds it at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import multiprocessing
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+
+from shared_store import layout
+from shared_store.errors import UserError
+from shared_store.records import Record, canonical_json, sha256
+from shared_store.snapshot import ImageRow, write_snapshot
+from shared_store.store import Store
+from workers.duplicates import Candidate, Finding, Verdict, judge
+from workers.listing import Listing, Rejected, Source, list_photos
+from workers.photo import Photo, read_photo
+
+Answer = TypeVar("Answer")
+Progress = Callable[[int, int], None]
+"""Called with (photos done, photos in all)."""
+
+PREPARE_VERSION = 1  # raise it when the same photos would come to be kept otherwise
+_JOBS_AT_ONCE = 8  # per message to a process of the pool
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """What decides how photos are kept."""
+
+    longest_side: int = 600
+    max_rejected: float = 0.05  # largest share of unusable files
+    near_duplicate_bits: int = 2
+
+
+@dataclass(frozen=True)
+class Prepared(Record):
+    """What `prepare` left. The lists hold rows for people; their keys are the tables' columns."""
+
+    snapshot_id: str
+    images: Mapping[str, int]  # kept images by part
+    rejected: list[dict[str, str]]  # part, path, reason
+    duplicates: list[dict[str, str]]  # see duplicates.Finding
+    leaks: list[dict[str, str]]
+    ignored: list[str]  # files that are no photos
+    test_copies: dict[str, str]  # path of a test photo that has no row of its own -> image id that stands for it
+
+    def tables(self) -> dict[str, bytes]:
+        """rejected.csv, duplicates.csv and leaks.csv, UTF-8 with `\\n` line ends."""
+        columns = [field.name for field in dataclasses.fields(Finding)]
+        return {
+            "rejected.csv": _csv(["part", "path", "reason"], self.rejected),
+            "duplicates.csv": _csv(columns, self.duplicates),
+            "leaks.csv": _csv(columns, self.leaks),
+        }
+
+
+def prepare(
+    data: str,
+    *,
+    selection: str | None,
+    test: str | None,
+    settings: PrepareSettings,
+    store: Store,
+    progress: Progress,
+    processes: int,
+) -> Prepared:
+    """List, read, judge and freeze the photos of DATA and of the selection and test parts.
+
+    The same photos give the same snapshot id, whatever the order, the process count and the system.
+    Raises UserError for input that the person can mend, and when too many files are unusable.
+    """
+    listing = list_photos(data, selection, test)
+    key = layout.snapshot(f"prepared-{_fingerprint(listing, settings)}")
+    known = store.read(key)
+    if known is not None:
+        prepared = Prepared.from_bytes(known)
+        if store.read(layout.snapshot(prepared.snapshot_id)) is not None:
+            return prepared
+    with tempfile.TemporaryDirectory(prefix="foldfleet-") as scratch:
+        read = list(_read_all(listing.sources, settings.longest_side, Path(scratch), progress, processes))
+        prepared = _freeze(listing, read, settings, store, data)
+    store.put_if_absent(key, prepared.to_bytes())
+    return prepared
+
+
+def _fingerprint(listing: Listing, settings: PrepareSettings) -> str:
+    files = [[*asdict(source).values()][1:] + _size_and_time(source.file) for source in listing.sources]
+    rejected = [[*asdict(row).values()] for row in listing.rejected]
+    return sha256(canonical_json([PREPARE_VERSION, asdict(settings), files, rejected, list(listing.ignored)]))[:32]
+
+
+def _size_and_time(file: str) -> list[int]:
+    try:
+        stat = Path(file).stat()
+    except OSError:  # a dangling link, say: reading it will give the reason
+        return [-1, 0]
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _read_all(
+    sources: Sequence[Source], longest_side: int, scratch: Path, progress: Progress, processes: int
+) -> Iterator[Photo | str]:
+    """Each source's photo, or why there is none, in order."""
+    jobs = [(source.file, str(scratch / f"{number}.kept"), longest_side) for number, source in enumerate(sources)]
+    for done, photo in enumerate(pooled(read_photo, jobs, processes), start=1):
+        progress(done, len(sources))
+        yield photo
+
+
+def pooled(work: Callable[..., Answer], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Answer]:
+    """`work(*job)` of each job, in order, from a pool of fresh processes; in this process if `processes` is 1."""
+    if processes <= 1 or len(jobs) <= _JOBS_AT_ONCE:
+        yield from (work(*job) for job in jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # the same on every system
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_process) as pool:
+        try:
+            yield from pool.map(work, *zip(*jobs, strict=True), chunksize=_JOBS_AT_ONCE)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that handles photos died",
+                where=f"{work.__name__}, {processes} processes",
+                mend="most likely memory ran out: use fewer processes, or remove the largest photos",
+            ) from error
+
+
+def _start_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    cv2.setNumThreads(1)
+
+
+def _freeze(
+    listing: Listing, read: Sequence[Photo | str], settings: PrepareSettings, store: Store, data: str
+) -> Prepared:
+    pairs = list(zip(listing.sources, read, strict=True))
+    rejected = [*listing.rejected, *(Rejected(s.part, s.path, p) for s, p in pairs if isinstance(p, str))]
+    rejected.sort(key=lambda row: (row.part, row.path))
+    _refuse_many(rejected, len(listing.sources) + len(listing.rejected), settings.max_rejected, data)
+    photos = [(source, photo) for source, photo in pairs if isinstance(photo, Photo)]
+    verdict = judge([_candidate(source, photo) for source, photo in photos], settings.near_duplicate_bits)
+    rows = _rows(photos, verdict)
+    if not any(row.part == "train" for row in rows):
+        mend = "see that the pictures do not lie under two labels, or in the selection or test photos as well"
+        raise UserError("no train photo is left after duplicates were taken out", where=data, mend=mend)
+    files = {photo.image_id: photo.file for _, photo in photos}
+    snapshot = write_snapshot(store, rows, lambda image_id: Path(files[image_id]).read_bytes())
+    return Prepared(
+        snapshot_id=snapshot.snapshot_id,
+        images=dict(sorted(Counter(row.part for row in rows).items())),
+        rejected=[asdict(row) for row in rejected],
+        duplicates=[asdict(finding) for finding in verdict.duplicates],
+        leaks=[asdict(finding) for finding in verdict.leaks],
+        ignored=list(listing.ignored),
+        test_copies=_test_copies(photos, verdict),
+    )
+
+
+def _candidate(source: Source, photo: Photo) -> Candidate:
+    return Candidate(
+        photo.image_id, source.path, source.label, source.group, source.part, photo.hash_bits, photo.thumbnail
+    )
+
+
+def _rows(photos: Sequence[tuple[Source, Photo]], verdict: Verdict) -> list[ImageRow]:
+    return [
+        ImageRow(
+            image_id=photo.image_id,
+            path=source.path,
+            label=source.label,
+            group=group,
+            part=source.part,
+            kind="photo",
+            parents=(),
+            width=photo.width,
+            height=photo.height,
+        )
+        for (source, photo), kept, group in zip(photos, verdict.kept, verdict.groups, strict=True)
+        if kept
+    ]
+
+
+def _test_copies(photos: Sequence[tuple[Source, Photo]], verdict: Verdict) -> dict[str, str]:
+    dropped = [pair for pair, kept in zip(photos, verdict.kept, strict=True) if not kept]
+    return {source.path: photo.image_id for source, photo in dropped if source.part == "test"}
+
+
+def _refuse_many(rejected: Sequence[Rejected], files: int, limit: float, data: str) -> None:
+    if len(rejected) <= limit * files:
+        return
+    first = "; ".join(f"{row.path}: {row.reason}" for row in rejected[:3])
+    more = f"; and {len(rejected) - 3} more" if len(rejected) > 3 else ""
+    raise UserError(
+        f"{len(rejected)} of {files} files cannot be used, more than data.max_rejected ({limit:.0%}) allows",
+        where=f"{data}: {first}{more}",
+        mend="mend or remove those files, or raise data.max_rejected",
+    )
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
