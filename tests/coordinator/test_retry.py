@@ -1,0 +1,91 @@
+"""Retries: a budget for each kind of failure, delays, and reasons that people can act on."""
+
+from __future__ import annotations
+
+import pytest
+from fake_fleet import small_graph
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.retry import LONGEST_DELAY_SECONDS, Budgets, Ended, delay_seconds, judge, smaller_micro_batch
+from workers.tasks import Failure, Outcome, TrainTask
+
+TASK = next(task for task in small_graph().tasks.values() if isinstance(task, TrainTask))
+BUDGETS = Budgets(crashes=3)
+
+
+def ended(*failures: Failure, committed: bool = False) -> list[Ended]:
+    return [
+        Ended(Outcome("t", number, failure, what="it broke", where="here"), 10.0 * number, committed)
+        for number, failure in enumerate(failures, start=1)
+    ]
+
+
+def test_a_stopped_task_goes_on_at_once_and_any_number_of_times() -> None:
+    verdict = judge(TASK, ended(*[Failure.STOPPED] * 50), BUDGETS)
+    assert verdict.again and verdict.not_before == 500.0
+
+
+def test_a_crash_is_tried_again_within_its_budget() -> None:
+    assert judge(TASK, ended(Failure.CRASHED, Failure.CRASHED), BUDGETS).again
+    verdict = judge(TASK, ended(Failure.CRASHED, Failure.CRASHED, Failure.CRASHED), BUDGETS)
+    assert not verdict.again
+    assert verdict.why == "teacher/fold0: crashed, 3 times: it broke\n  where: here"
+
+
+def test_losses_do_not_count_against_the_crash_budget() -> None:
+    history = ended(Failure.LOST, Failure.CRASHED, Failure.LOST, Failure.LOST, Failure.CRASHED)
+    assert judge(TASK, history, BUDGETS).again
+
+
+def test_losses_with_new_commits_are_never_too_many() -> None:
+    assert judge(TASK, ended(*[Failure.LOST] * 100, committed=True), BUDGETS).again
+
+
+def test_losses_in_a_row_without_a_commit_are_bounded() -> None:
+    barren = ended(*[Failure.LOST] * BUDGETS.barren_losses)
+    assert judge(TASK, barren[:-1], BUDGETS).again
+    verdict = judge(TASK, barren, BUDGETS)
+    assert not verdict.again and "without a new commit" in verdict.why and "system log" in verdict.why
+
+
+def test_a_loss_is_tried_again_later_and_later() -> None:
+    waits = [
+        judge(TASK, history, BUDGETS).not_before - history[-1].at
+        for n in (1, 2, 3)
+        for history in [ended(*[Failure.LOST] * n)]
+    ]
+    assert waits == [1.0, 2.0, 4.0]
+
+
+@given(st.integers(1, 10_000))
+def test_a_delay_grows_and_ends_at_a_minute(times: int) -> None:
+    assert delay_seconds(times) <= delay_seconds(times + 1) <= LONGEST_DELAY_SECONDS
+
+
+def test_a_loss_that_is_not_finite_has_one_more_try() -> None:
+    assert judge(TASK, ended(Failure.NAN), BUDGETS).again
+    verdict = judge(TASK, ended(Failure.NAN, Failure.NAN), BUDGETS)
+    assert not verdict.again and "recipe.learning_rate" in verdict.why
+
+
+def test_out_of_memory_names_the_next_smaller_micro_batch() -> None:
+    verdict = judge(TASK, ended(Failure.OUT_OF_MEMORY), BUDGETS)
+    assert not verdict.again and "set recipe.micro_batch to 6:" in verdict.why
+
+
+@pytest.mark.parametrize("failure", [Failure.BAD_INPUT, Failure.STORE])
+def test_what_only_the_person_can_mend_is_given_up_at_once(failure: Failure) -> None:
+    outcome = Outcome("t", 1, failure, what="the disk is full", where="/data", mend="free some space")
+    verdict = judge(TASK, [Ended(outcome, 0.0)], BUDGETS)
+    assert not verdict.again
+    assert [part in verdict.why for part in ("the disk is full", "/data", "free some space")] == [True] * 3
+
+
+@given(st.integers(1, 512), st.none() | st.integers(1, 512))
+def test_a_smaller_micro_batch_divides_the_batch(batch: int, micro: int | None) -> None:
+    smaller = smaller_micro_batch(batch, micro)
+    if smaller is not None:
+        assert batch % smaller == 0 and smaller < (micro or batch)
+    else:
+        assert (micro or batch) == 1
