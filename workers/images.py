@@ -122,14 +122,17 @@ class Normaliser:
     """uint8 images to float32 on their device: (x / 255 - mean) / std, per channel. Keeps channels_last."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: str | torch.device = "cpu") -> None:
-        shape = (1, 3, 1, 1)
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
         offset = torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
-        self._scale = scale.to(torch.float32).view(shape).to(device)
-        self._offset = offset.to(torch.float32).view(shape).to(device)
+        self._scale = scale.to(torch.float32).to(device)
+        self._offset = offset.to(torch.float32).to(device)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return images.to(torch.float32).mul_(self._scale).sub_(self._offset)
+        count, channels, height, width = images.shape
+        # Whole pixel rows at once: with a broadcast over three channels the CPU's inner loop has three steps.
+        rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels).to(torch.float32)
+        rows.mul_(self._scale.repeat(width)).sub_(self._offset.repeat(width))
+        return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def one_hot(labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.float32]:
