@@ -113,9 +113,9 @@ def _execute(task: Task, work: Work) -> Result:
 def _classify(error: Exception) -> tuple[Failure, str]:
     """The kind of failure, and how to mend it where the kind alone says it."""
     training = sys.modules.get("workers.train")  # its own errors exist only once it is loaded
-    if training is not None and isinstance(error, training.Stopped):
+    if training is not None and isinstance(error, training.StoppedError):
         return Failure.STOPPED, ""
-    if training is not None and isinstance(error, training.NanLoss):
+    if training is not None and isinstance(error, training.NanLossError):
         return Failure.NAN, ""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Failure.STORE, "free some space on that disk, then give the same command again"
