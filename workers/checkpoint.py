@@ -49,7 +49,7 @@ def pack(state: object, about: Mapping[str, Any]) -> bytes:
     `about` is kept beside it (task, epoch ...). ValueError for a float that is not finite outside a tensor.
     """
     tensors: dict[str, Tensor] = {}
-    tree = _encoded(state, tensors)
+    tree = _encoded(state, "", tensors)
     # One key only: safetensors writes its header's keys in no fixed order.
     header = canonical_json(
         {"about": dict(about), "tree": tree, "strides": {k: v.stride() for k, v in tensors.items()}}
@@ -64,10 +64,8 @@ def unpack(data: bytes) -> tuple[Any, dict[str, Any]]:
     try:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
-        tensors = {
-            name: _with_strides(tensor, header["strides"][name])
-            for name, tensor in safetensors.torch.load(data).items()
-        }
+        loaded = safetensors.torch.load(data)
+        tensors = {name: _with_strides(tensor, header["strides"][name]) for name, tensor in loaded.items()}
         state = _decoded(header["tree"], tensors)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DamagedStateError(f"it is not a checkpoint of this foldfleet ({error})") from error
@@ -77,19 +75,20 @@ def unpack(data: bytes) -> tuple[Any, dict[str, Any]]:
     return state, header["about"]
 
 
-def _encoded(value: object, tensors: dict[str, Tensor]) -> object:
-    """JSON for `value`; tensors move to `tensors` and leave their name."""
+def _encoded(value: object, path: str, tensors: dict[str, Tensor]) -> object:
+    """JSON for `value` at `path`; tensors move to `tensors` under their path and leave that."""
     if isinstance(value, Tensor):
-        name = f"{len(tensors):05d}"
-        tensors[name] = value.detach().cpu()
-        return {"tensor": name}
+        assert path not in tensors, f"two tensors at {path}"
+        tensors[path] = value.detach().cpu()
+        return {"tensor": path}
     if isinstance(value, Mapping):
-        return {"items": [[_encoded(k, tensors), _encoded(v, tensors)] for k, v in value.items()]}
+        items = [[_encoded(k, path, tensors), _encoded(v, f"{path}/{k}", tensors)] for k, v in value.items()]
+        return {"items": items}
     if isinstance(value, (list, tuple)):
-        return {type(value).__name__: [_encoded(item, tensors) for item in value]}
+        return {type(value).__name__: [_encoded(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"a {type(value).__name__} cannot be kept in a checkpoint: {value!r}")
+    raise TypeError(f"a {type(value).__name__} cannot be kept in a checkpoint: {path}")
 
 
 def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -165,8 +164,8 @@ class Checkpoints:
         if commit.spec != self.spec:
             raise DamagedStateError("it belongs to another payload")
         state, about = unpack(self._blob(commit.blobs["state"]))
-        if (about["task"], about["number"]) != (commit.task, commit.number):
-            raise DamagedStateError(f"its state says {about['task']}, commit {about['number']}")
+        if (about.get("task"), about.get("number")) != (commit.task, commit.number):
+            raise DamagedStateError(f"its state is of {about.get('task')}, commit {about.get('number')}")
         if "best" in commit.blobs:
             unpack(self._blob(commit.blobs["best"]))
         assert isinstance(state, dict), "a state is a table"
@@ -194,7 +193,7 @@ class Checkpoints:
         mine = Commit(self.task, number, parent, self.spec, self.attempt, self.nonce, epoch, step, blobs)
         standing = put_commit(self.store, mine)
         if standing != mine:
-            self.store.delete_blob(blobs["state"])  # its nonce is ours: nobody else can name it
+            self._take_back(blobs)
             raise LostRaceError(standing)
         self._newest = mine
         self._kept.append(mine)
@@ -202,6 +201,13 @@ class Checkpoints:
         self._kept = self._kept[-KEPT_COMMITS:]
         self._clean()
         return mine
+
+    def _take_back(self, blobs: Mapping[str, str]) -> None:
+        """Remove what only the commit that lost would have named: our nonce is in the bytes."""
+        before = {} if self._newest is None else self._newest.blobs
+        for name, digest in blobs.items():
+            if before.get(name) != digest:
+                self.store.delete_blob(digest)
 
     def put_best(self, weights: Mapping[str, Tensor], epoch: int) -> str:
         """Keep the best weights so far, ready to be named by the next commit; their digest."""

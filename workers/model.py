@@ -11,7 +11,9 @@ import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from shared_store.errors import UserError
+from shared_store.records import canonical_json
 from workers import weights
 from workers.recipe import Recipe
 
@@ -137,6 +140,15 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     if wrong:
         raise ValueError(f"weights that do not fit the model: {', '.join(wrong[:5])} ({len(wrong)} in all)")
     model.load_state_dict(dict(tensors))
+
+
+def model_bytes(model: nn.Module, about: Mapping[str, Any]) -> bytes:
+    """A model's weights as plain safetensors bytes by timm's names; `about` goes into the header, as JSON.
+
+    The same weights and `about` give the same bytes.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    return safetensors.torch.save(tensors, {"foldfleet": canonical_json(dict(about)).decode()})
 
 
 def parameter_count(model: nn.Module) -> int:
