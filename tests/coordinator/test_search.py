@@ -1,0 +1,144 @@
+"""A real search: Ray and Tune, with every core of the machine taken by somebody else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from coordinator.config import EnsembleSection
+from coordinator.search import load_pool, run_search, tune_blocks
+from shared_store.commits import put_result
+from shared_store.errors import UserError
+from shared_store.records import Result
+from shared_store.store import Store
+from shared_store.tables import Predictions, put_predictions
+from workers.metrics import all_metrics
+from workers.tasks import SearchTask
+
+CLASSES = ("cat", "dog", "owl")
+NAMES = ("teacher-fold0", "teacher-fold1", "student-fold0", "student-fold1")
+
+
+class Slot:
+    def here(self) -> bool:
+        return True
+
+
+@pytest.fixture(scope="module")
+def busy_ray() -> Iterator[None]:
+    """One session whose only CPU is held by a slot."""
+    before = os.environ.get("RAY_AUTH_MODE")
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    slot = ray.remote(num_cpus=1)(Slot).remote()
+    assert ray.get(slot.here.remote())
+    yield
+    ray.shutdown()
+    if before is None:
+        del os.environ["RAY_AUTH_MODE"]
+    else:
+        os.environ["RAY_AUTH_MODE"] = before
+
+
+def fold_table(images: int, labels: np.ndarray) -> bytes:
+    lines = ["image_id,path,label,group,part,fold"]
+    lines += [f"image{i},photos/{i}.jpg,{CLASSES[labels[i]]},image{i},selection," for i in range(images)]
+    lines += ["other,photos/other.jpg,cat,other,train,0", "blank,photos/blank.jpg,,blank,test,"]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def a_search(store: Store, images: int = 60, seed: int = 3, **section: Any) -> SearchTask:
+    """A SearchTask whose four members have results in the store. Their tables hold the images in shuffled order."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(images) % 3
+    members = []
+    for place, name in enumerate(NAMES):
+        logits = (2 * np.eye(3)[labels] + random.normal(0, 1.5, (images, 3))).astype(np.float32)
+        order = random.permutation(images)
+        table = Predictions(tuple(f"image{i}" for i in order), CLASSES, logits[order])
+        member = f"{name}-{place:016x}"
+        numbers = {"multiply_adds": 1e8, "ms_per_image": 8.0 + place, "memory_mb": 100.0}
+        put_result(store, Result(member, "0" * 64, 1, "n", {"selection": put_predictions(store, table)}, numbers))
+        members.append(member)
+    folds = store.put_blob(fold_table(images, labels))
+    ensemble = EnsembleSection(bootstrap=200, **section).model_dump(mode="json")
+    return SearchTask("search/ensemble", folds, CLASSES, tuple(members), ensemble)
+
+
+def test_a_search_names_the_best_of_all_ensembles_and_shows_its_work(
+    busy_ray: None, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = a_search(store)
+    result = run_search(task, store)
+    report = json.loads(store.get_blob(result.blobs["search"]))
+    assert result.numbers["subsets"] == 4 + 6 + 4 == len(report["ensembles"])
+    assert result.numbers["selection_images"] == 60
+
+    pool = load_pool(task, store)
+    for ensemble, score in zip(report["ensembles"], report["scores"], strict=True):
+        mean = pool.logits[ensemble].astype(np.float64).mean(axis=0)
+        assert score == pytest.approx(all_metrics(mean, pool.labels)["mean_ap"], abs=1e-11)
+    assert report["scores"][0] == max(report["scores"])
+    assert json.loads(result.texts["winner"]) == [task.members[place] for place in report["ensembles"][0]]
+    assert result.numbers["score_low"] <= result.numbers["score"] <= result.numbers["score_high"]
+    assert "60 selection photos" in result.texts["verdict"]
+
+    rows = list(csv.DictReader(io.StringIO(store.get_blob(result.blobs["leaderboard"]).decode())))
+    assert list(rows[0]) == ["members", "size", "score", "score_low", "score_high", "ms_per_image", "memory_mb"]
+    chosen = next(row for row in rows if int(row["size"]) <= 3)
+    assert chosen["members"] == "+".join(NAMES[place].replace("-", "/") for place in report["ensembles"][0])
+    everything = next(row for row in rows if row["size"] == "4")
+    assert everything["members"] == "teacher/fold0+teacher/fold1+student/fold0+student/fold1"
+    assert (float(everything["ms_per_image"]), float(everything["memory_mb"])) == (38.0, 400.0)
+    written = capfd.readouterr()
+    assert written.out == ""
+    assert "Tune" not in written.err
+
+
+def test_equal_inputs_give_equal_bytes_from_another_thread_and_above_three_members_too(
+    busy_ray: None, store: Store
+) -> None:
+    task = a_search(store, max_members=4, metric="log_loss")
+    found = [run_search(task, store)]
+    thread = threading.Thread(target=lambda: found.append(run_search(task, store)))
+    thread.start()
+    thread.join()
+    assert found[0] == found[1]
+    report = json.loads(store.get_blob(found[0].blobs["search"]))
+    assert [0, 1, 2, 3] in report["ensembles"]
+    assert report["scores"] == sorted(report["scores"])
+    assert report["lower_is_better"]
+
+
+def test_a_failed_trial_is_raised_and_not_swallowed(busy_ray: None, store: Store) -> None:
+    pool = load_pool(a_search(store), store)
+    with pytest.raises(RuntimeError, match="1 of 2 search trials failed"):
+        tune_blocks(pool, [np.array([[0]], dtype=np.int32), np.array([[99]], dtype=np.int32)], "mean_ap", 1)
+
+
+def test_no_selection_photos_is_something_to_mend(store: Store) -> None:
+    task = a_search(store)
+    folds = store.put_blob(b"image_id,path,label,group,part,fold\na,a.jpg,cat,a,train,0\n")
+    with pytest.raises(UserError, match="no selection photos"):
+        run_search(SearchTask(task.name, folds, task.classes, task.members, task.ensemble), store)
+
+
+def test_selection_photos_of_an_unknown_class_are_something_to_mend(store: Store) -> None:
+    task = a_search(store)
+    folds = store.put_blob(b"image_id,path,label,group,part,fold\na,a.jpg,bat,a,selection,\n")
+    with pytest.raises(UserError, match="bat"):
+        run_search(SearchTask(task.name, folds, task.classes, task.members, task.ensemble), store)
+
+
+def test_a_budget_that_nothing_fits_stops_before_the_search(store: Store) -> None:
+    with pytest.raises(UserError, match=r"8\.0 ms per image"):
+        run_search(a_search(store, max_ms_per_image=5.0), store)
