@@ -9,18 +9,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import multiprocessing
-import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import cv2
 
 from shared_store import layout
 from shared_store.errors import UserError
@@ -30,13 +23,12 @@ from shared_store.store import Store
 from workers.duplicates import Candidate, Finding, Verdict, judge
 from workers.listing import Listing, Rejected, Source, list_photos
 from workers.photo import Photo, read_photo
+from workers.pool import pooled
 
-Answer = TypeVar("Answer")
 Progress = Callable[[int, int], None]
 """Called with (photos done, photos in all)."""
 
 PREPARE_VERSION = 1  # raise it when the same photos would come to be kept otherwise
-_JOBS_AT_ONCE = 8  # per message to a process of the pool
 
 
 @dataclass(frozen=True)
@@ -121,28 +113,6 @@ def _read_all(
     for done, photo in enumerate(pooled(read_photo, jobs, processes), start=1):
         progress(done, len(sources))
         yield photo
-
-
-def pooled(work: Callable[..., Answer], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Answer]:
-    """`work(*job)` of each job, in order, from a pool of fresh processes; in this process if `processes` is 1."""
-    if processes <= 1 or len(jobs) <= _JOBS_AT_ONCE:
-        yield from (work(*job) for job in jobs)
-        return
-    context = multiprocessing.get_context("spawn")  # the same on every system
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_process) as pool:
-        try:
-            yield from pool.map(work, *zip(*jobs, strict=True), chunksize=_JOBS_AT_ONCE)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process that handles photos died",
-                where=f"{work.__name__}, {processes} processes",
-                mend="most likely memory ran out: use fewer processes, or remove the largest photos",
-            ) from error
-
-
-def _start_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    cv2.setNumThreads(1)
 
 
 def _freeze(
