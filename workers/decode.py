@@ -57,13 +57,12 @@ def decode(data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
         raise UnreadableImageError("the file is empty")
     with _pillow_explained(data):
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
     _refuse_bomb(image)
     factor = _reduction(max(image.size), at_least)
     if image.format in _JPEG and image.mode in ("RGB", "L") and not _looks_cut_off(data):
         pixels = _opencv_jpeg(data, factor)
         if pixels is not None:
-            return _upright(pixels, orientation)
+            return _upright(pixels, _orientation(image))
     with _pillow_explained(data):
         if image.format in _JPEG:
             image.draft(None, (image.width // factor, image.height // factor))
@@ -113,6 +112,17 @@ def _opencv_jpeg(data: bytes, factor: int) -> NDArray[np.uint8] | None:
     except cv2.error:
         return None
     return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr), np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """A JPEG's EXIF orientation; upright where its EXIF is no EXIF, since the pixels are sound."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            value = image.getexif().get(_ORIENTATION_TAG, 1)
+        except _BROKEN:
+            return 1
+    return value if isinstance(value, int) else 1
 
 
 def _reduction(longest: int, at_least: int | None) -> int:
