@@ -20,6 +20,7 @@ from shared_store.records import Snapshot, canonical_json, sha256
 from shared_store.store import Store
 
 SHARD_BYTES = 64 * 2**20
+Places = dict[str, tuple[int, int, int]]  # (shard, offset, length) by image id
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _pack(
 class OpenSnapshot:
     """A snapshot ready to read on this machine: rows by image id, bytes from mapped, verified shards."""
 
-    def __init__(self, record: Snapshot, rows: Sequence[ImageRow], places: dict[str, tuple[int, int, int]]) -> None:
+    def __init__(self, record: Snapshot, rows: Sequence[ImageRow], places: Places) -> None:
         self.snapshot_id = record.snapshot_id
         self.rows = tuple(rows)
         self.by_id = {row.image_id: row for row in rows}
@@ -113,6 +114,14 @@ class OpenSnapshot:
 
 def open_snapshot(store: Store, snapshot_id: str, cache: Cache) -> OpenSnapshot:
     """Open a snapshot. UserError when the store has none of that id."""
+    record, rows, places = read_manifest(store, snapshot_id)
+    opened = OpenSnapshot(record, rows, places)
+    opened.attach(store, cache, record.shards)
+    return opened
+
+
+def read_manifest(store: Store, snapshot_id: str) -> tuple[Snapshot, list[ImageRow], Places]:
+    """A snapshot's record, rows and (shard, offset, length) by image id, without fetching a shard."""
     data = store.read(layout.snapshot(snapshot_id))
     if data is None:
         raise UserError(
@@ -121,11 +130,9 @@ def open_snapshot(store: Store, snapshot_id: str, cache: Cache) -> OpenSnapshot:
     record = Snapshot.from_bytes(data)
     frame = pd.read_parquet(io.BytesIO(store.get_blob(record.manifest)))
     rows: list[ImageRow] = []
-    places: dict[str, tuple[int, int, int]] = {}
+    places: Places = {}
     for values in frame.to_dict(orient="records"):
         places[values["image_id"]] = (int(values.pop("shard")), int(values.pop("offset")), int(values.pop("length")))
         fields = {str(name): value for name, value in values.items()}
         rows.append(ImageRow(**{**fields, "parents": tuple(fields["parents"])}))
-    opened = OpenSnapshot(record, rows, places)
-    opened.attach(store, cache, record.shards)
-    return opened
+    return record, rows, places
