@@ -2,7 +2,7 @@
 
 Two photos are duplicates when their perceptual hashes are near AND their thumbnails agree. The hash
 alone collides on flat or alike subjects (walls, solar cells); a re-encoded or resized copy differs
-from its original by less than a grey level on a 32 x 32 thumbnail, other photos by more.
+from its original by about a grey level at most on a 32 x 32 thumbnail, other photos by more.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LEVELS_RMS = 1.0
+LEVELS_RMS = 1.1
 """Root mean square difference allowed between two thumbnails, in grey levels of 0..255."""
-LEVELS_ANYWHERE = 4
+LEVELS_ANYWHERE = 5
 """Largest difference allowed in any one cell: a small defect on the same background is no duplicate."""
 CONTRAST_SHARE = 0.2
 """RMS difference allowed as a share of the flatter picture's own contrast, so that flat pictures differ."""
