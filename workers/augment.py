@@ -86,14 +86,29 @@ def squared(image: Pixels, side: int, wrap: bool) -> Pixels:
     return np.asarray(cv2.copyMakeBorder(image, *borders, kind), dtype=np.uint8)
 
 
-class _Affine(albumentations.Affine):
-    """albumentations' own affine map of an RGB image, warped with a fourth channel: OpenCV's four-channel kernel
-    gives the same pixels in 0.6 of the time of its three-channel one."""
+class _ShiftScaleRotate(albumentations.ImageOnlyTransform):
+    """Shift by a share of each side, scale and rotation about the middle in one warp; outside, the photo is mirrored.
 
-    def apply(self, img: Pixels, matrix: NDArray[np.float64], output_shape: tuple[int, int], **_: Any) -> Pixels:
-        height, width = output_shape
+    albumentations' own Affine works out boxes and keypoints that no classifier has, and warps three channels. OpenCV's
+    four-channel kernel gives the same pixels in 0.6 of the time of its three-channel one.
+    """
+
+    def __init__(self, shift: float, scale: float, degrees: float, p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.shift, self.scale, self.degrees = shift, scale, degrees
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        height, width = params["shape"][:2]
+        draw = self.py_random.uniform
+        angle, scale = draw(-self.degrees, self.degrees), 1 + draw(-self.scale, self.scale)
+        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
+        matrix[:, 2] += draw(-self.shift, self.shift) * width, draw(-self.shift, self.shift) * height
+        return {"matrix": matrix}
+
+    def apply(self, img: Pixels, matrix: NDArray[np.float64], **_: Any) -> Pixels:
+        height, width = img.shape[:2]
         four = cv2.cvtColor(img, cv2.COLOR_RGB2RGBA)
-        four = cv2.warpAffine(four, matrix[:2], (width, height), flags=self.interpolation, borderMode=self.border_mode)
+        four = cv2.warpAffine(four, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
         return np.asarray(cv2.cvtColor(four, cv2.COLOR_RGBA2RGB), dtype=np.uint8)
 
 
@@ -123,13 +138,8 @@ def _pipeline(augmentation: Augmentation) -> Any:
     one_of = albumentations.OneOf
     return albumentations.Compose(
         [
-            _Affine(
-                translate_percent=(-augmentation.shift, augmentation.shift),
-                scale=(1 - augmentation.scale, 1 + augmentation.scale),
-                rotate=(-augmentation.rotate_degrees, augmentation.rotate_degrees),
-                keep_ratio=True,
-                border_mode=cv2.BORDER_REFLECT_101,
-                p=augmentation.geometry,
+            _ShiftScaleRotate(
+                augmentation.shift, augmentation.scale, augmentation.rotate_degrees, p=augmentation.geometry
             ),
             albumentations.HorizontalFlip(p=augmentation.flip),
             albumentations.VerticalFlip(p=augmentation.vertical_flip),

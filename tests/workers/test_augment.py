@@ -2,14 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-import albumentations
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from workers.augment import EvaluationTransform, TrainingTransform, _Affine, _GaussianNoise
+from workers.augment import EvaluationTransform, TrainingTransform, _GaussianNoise, _ShiftScaleRotate
 from workers.images import sample_seed
 from workers.recipe import Augmentation
 
@@ -96,14 +95,29 @@ def test_shifts_reach_their_limit_and_no_further() -> None:
     assert (furthest <= 10).all()
 
 
-def test_the_four_channel_warp_is_albumentations_own() -> None:
+def test_scale_and_rotation_reach_their_limits_and_no_further() -> None:
+    image = np.zeros((200, 200, 3), np.uint8)
+    image[90:110, 50:150] = 255
+    limits = {"geometry": 1, "shift": 0, "scale": 0.1, "rotate_degrees": 20}
+    transform = TrainingTransform(200, NOTHING.model_copy(update=limits))
+    angles, scales = [], []
+    for seed in range(80):
+        bar = transform(image, seed)[:, :, 0].astype(np.float64)
+        scales.append((bar.sum() / image[:, :, 0].sum()) ** 0.5)
+        moments = cv2.moments(bar)
+        angles.append(np.degrees(0.5 * np.arctan2(2 * moments["mu11"], moments["mu20"] - moments["mu02"])))
+        assert abs(moments["m10"] / moments["m00"] - 99.5) < 0.5  # about the middle
+    assert -20.5 < min(angles) < -16
+    assert 16 < max(angles) < 20.5
+    assert 0.89 < min(scales) < 0.92
+    assert 1.08 < max(scales) < 1.11
+
+
+def test_the_four_channel_warp_gives_the_three_channel_pixels() -> None:
     image = photo(64, 64)
-    options = {"scale": (0.9, 1.1), "rotate": (-20, 20), "border_mode": cv2.BORDER_REFLECT_101, "p": 1}
-    for seed in range(5):
-        ours, theirs = _Affine(**options), albumentations.Affine(**options)
-        ours.set_random_seed(seed)
-        theirs.set_random_seed(seed)
-        np.testing.assert_array_equal(ours(image=image)["image"], theirs(image=image)["image"])
+    matrix = cv2.getRotationMatrix2D((31.5, 31.5), 13, 1.05)
+    plain = cv2.warpAffine(image, matrix, (64, 64), borderMode=cv2.BORDER_REFLECT_101)
+    np.testing.assert_array_equal(_ShiftScaleRotate(0, 0, 0).apply(image, matrix), plain)
 
 
 def test_noise_is_normal_with_the_deviation_asked_for() -> None:

@@ -5,12 +5,12 @@ import threading
 import numpy as np
 import pytest
 import torch
-from workers.decode import decode
+from support import digit_rows
 
 from shared_store.cache import Cache
 from shared_store.snapshot import OpenSnapshot, open_snapshot, write_snapshot
 from shared_store.store import Store
-from tests.support import digit_rows
+from workers.decode import decode
 from workers.images import Batch, ImageSet, Normaliser, evaluation_batches, one_hot, order
 from workers.recipe import Augmentation
 

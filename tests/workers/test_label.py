@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import RecordingReporter, digit_rows
 
 from shared_store.cache import Cache
 from shared_store.commits import put_result
@@ -15,7 +16,6 @@ from shared_store.records import Result
 from shared_store.snapshot import ImageRow, write_snapshot
 from shared_store.store import Store
 from shared_store.tables import Predictions, SoftLabels, get_soft_labels, put_predictions
-from tests.support import RecordingReporter, digit_rows
 from workers import label
 from workers.label import HeldOutLabels, LeakError, audit_rows, make_labels, mixed_targets, training_targets
 from workers.metrics import softmax

@@ -4,9 +4,9 @@ import io
 
 import numpy as np
 from PIL import Image
+from support import digit_rows
 
 from shared_store.tables import SoftLabels
-from tests.support import digit_rows
 from workers.suspects import Suspect, contact_sheet, find_suspects, suspects_csv
 
 CLASSES = ("calm", "wild")
