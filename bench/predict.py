@@ -68,5 +68,6 @@ def _interleaved(variants: list[Callable[[], object]]) -> list[float]:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    main(*arguments[:1], *map(int, arguments[1:]))
+    given = dict(zip(("model_name", "side", "images"), sys.argv[1:], strict=False))
+    numbers = {name: int(value) for name, value in given.items() if name != "model_name"}
+    main(given.get("model_name", "tf_efficientnet_lite0"), **numbers)

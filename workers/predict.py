@@ -1,15 +1,12 @@
 """Predictions: of any photos by a bundle (no store, no Ray), and of a run's test part by its winner.
 
-What is written has two forms: `predictions.json`, rows {image_name, category, score}, and `predictions.csv` with
-every class's probability. Results do not depend on the batch size (see `workers.predictor.BATCH_TOLERANCE`).
+Results do not depend on the batch size (see `workers.predictor.BATCH_TOLERANCE`); `workers.prediction_tables` has the
+forms in which they are written.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from workers.images import evaluation_batches
 from workers.meter import Meter
 from workers.metrics import all_metrics, softmax
 from workers.photos import Photo, Read, find_photos, read_batches
+from workers.prediction_tables import prediction_csv, prediction_json, rejected_csv
 from workers.predictor import Predictor
 from workers.tasks import PredictTask, Progress
 from workers.work import Work
@@ -34,9 +32,7 @@ from workers.work import Work
 TEST_BATCH = 16  # fixed, so that the test part's bytes do not depend on a setting
 _READERS = 8
 
-Names = Sequence[str]
 Logits = NDArray[np.float32]
-Probabilities = NDArray[np.float64]
 
 
 Report = Callable[[int, int], None]
@@ -95,7 +91,7 @@ def predict_folder(
     tables = {
         "predictions.csv": prediction_csv(names, predictor.classes, probabilities),
         "predictions.json": prediction_json(names, predictor.classes, probabilities),
-        "rejected.csv": _csv([("image", "reason"), *rejected]),
+        "rejected.csv": rejected_csv(rejected),
     }
     return Summary(
         images=len(names),
@@ -130,32 +126,6 @@ def _predicted(
         report(len(names) + len(rejected))
     meter.images = len(names)
     return names, np.concatenate(logits), rejected
-
-
-def prediction_csv(names: Names, classes: Names, probabilities: Probabilities) -> bytes:
-    """`image,category,score,p_<class>...` to 5 decimals, in the given order."""
-    head = ("image", "category", "score", *(f"p_{name}" for name in classes))
-    rows = [
-        (name, classes[int(p.argmax())], f"{p.max():.5f}", *(f"{value:.5f}" for value in p))
-        for name, p in zip(names, probabilities, strict=True)
-    ]
-    return _csv([head, *rows])
-
-
-def prediction_json(names: Names, classes: Names, probabilities: Probabilities) -> bytes:
-    """The competition's form: a list of {image_name, category, score}, the score to 5 decimals; one row a line."""
-    rows = [
-        {"image_name": name, "category": classes[int(p.argmax())], "score": round(float(p.max()), 5)}
-        for name, p in zip(names, probabilities, strict=True)
-    ]
-    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    return f"[\n{lines}\n]\n".encode()
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
 
 
 def _write(out: Path, tables: dict[str, bytes]) -> tuple[Path, ...]:

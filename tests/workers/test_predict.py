@@ -24,7 +24,8 @@ from workers.decode import decode
 from workers.meter import Meter, peak_process_mb
 from workers.metrics import all_metrics, softmax
 from workers.photos import find_photos, read_batches
-from workers.predict import predict_folder, predict_test, prediction_csv, prediction_json
+from workers.predict import predict_folder, predict_test
+from workers.prediction_tables import prediction_csv, prediction_json
 from workers.predictor import BATCH_TOLERANCE
 
 
