@@ -1,7 +1,8 @@
 """Image rows -> selection holdout and folds: stratified, grouped, seeded, blind to the order of rows. Pure.
 
-Groups are dealt one by one, rarest class first and big before small, to the bin that is furthest
-below its share of that class (D'Hondt's rule). A bin that still lacks a class is served first as soon
+Groups are dealt one by one, rarest class first and big before small, to the bin where they add least to
+the sum over bins and classes of count^2 / share, which is least where every count is its share (for
+single images that is Sainte-Lague's rule). A bin that still lacks a class is served first as soon
 as no more groups of that class are left than the bins need, so that no fold goes without a class
 as long as there are enough groups.
 """
@@ -39,10 +40,7 @@ class Image(Protocol):
 class _Group:
     name: str
     labels: Mapping[str, int]  # images by class
-
-    @property
-    def size(self) -> int:
-        return sum(self.labels.values())
+    size: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def _groups(rows: Sequence[Image]) -> list[_Group]:
     labels: dict[str, Counter[str]] = {}
     for row in rows:
         labels.setdefault(row.group, Counter())[row.label] += 1
-    return [_Group(name, labels[name]) for name in sorted(labels)]
+    return [_Group(name, labels[name], labels[name].total()) for name in sorted(labels)]
 
 
 def _groups_by_class(groups: Sequence[_Group]) -> Counter[str]:
@@ -134,31 +132,32 @@ class _Table:
             self._images_of.update(group.labels)
         self._images = [Counter[str]() for _ in bins]
         self._totals = [0] * len(bins)
-        self._groups = [Counter[str]() for _ in bins]
+        self._lacks = [dict.fromkeys(self._waiting, one.needs) for one in bins]  # groups a bin still needs
+        self._needed = {label: sum(one.needs for one in bins) for label in self._waiting}  # ... and all bins
 
     def place(self, group: _Group) -> int:
         """Deal `group` and return its bin."""
-        urgent = [label for label in group.labels if self._waiting[label] <= self._missing(label)]
-        wants = [sum(self._lacks(b, label) > 0 for label in urgent) for b in range(len(self._bins))]
-        most = [b for b, wanted in enumerate(wants) if wanted == max(wants)]
-        chosen = min(most, key=lambda b: self._filled(b, group))
+        bins: Sequence[int] = range(len(self._bins))
+        if urgent := [label for label in group.labels if 0 < self._needed[label] >= self._waiting[label]]:
+            wants = [sum(lacks[label] > 0 for label in urgent) for lacks in self._lacks]
+            bins = [b for b, wanted in enumerate(wants) if wanted == max(wants)]
+        chosen = min(bins, key=lambda b: self._added(b, group))
         self._images[chosen].update(group.labels)
         self._totals[chosen] += group.size
-        self._groups[chosen].update(list(group.labels))
-        self._waiting.subtract(list(group.labels))
+        for label in group.labels:
+            self._waiting[label] -= 1
+            if self._lacks[chosen][label]:
+                self._lacks[chosen][label] -= 1
+                self._needed[label] -= 1
         return chosen
 
-    def _lacks(self, place: int, label: str) -> int:
-        return max(0, self._bins[place].needs - self._groups[place][label])
-
-    def _missing(self, label: str) -> int:
-        return sum(self._lacks(b, label) for b in range(len(self._bins)))
-
-    def _filled(self, place: int, group: _Group) -> tuple[float, float, int]:
-        """How full a bin would be with `group`: by the group's classes, then in all, then by number."""
+    def _added(self, place: int, group: _Group) -> tuple[float, float, int]:
+        """What `group` would add to the sum of squared shares: of the group's classes, then of all, then the number."""
         share, images = self._bins[place].share, self._images[place]
-        by_class = sum((images[label] + more) / self._images_of[label] for label, more in group.labels.items())
-        return (round(by_class / share, 9), (self._totals[place] + group.size) / share, place)
+        added = sum(
+            more * (2 * images[label] + more) / self._images_of[label] ** 2 for label, more in group.labels.items()
+        )
+        return (round(added / share, 12), (2 * self._totals[place] + group.size) / share, place)
 
 
 def _refuse_classes(train: Sequence[Image], rows: Sequence[Image]) -> None:
