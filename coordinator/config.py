@@ -76,6 +76,8 @@ class FleetSection(Section):
 
 class StoreSection(Section):
     url: str = "foldfleet-store"
+    cache_folder: str = "~/.cache/foldfleet"
+    """This machine's copies of what lies in a store elsewhere."""
     cache_gb: Annotated[float, Field(gt=0)] = 20.0
 
 

@@ -1,0 +1,189 @@
+"""One run, held by one process: its configuration, its lock, its data, and driving its tasks.
+
+The jobs are stories told in calls to a `Session`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from coordinator.config import Experiment, parse, to_yaml
+from coordinator.drive import drive
+from coordinator.fleet import RayFleet
+from coordinator.graph import Graph
+from coordinator.journal import Journal
+from coordinator.ledger import Ledger, State
+from coordinator.search import run_search
+from coordinator.view import View, summary
+from shared_store import layout
+from shared_store.errors import RunFailedError, StoppedError, UserError
+from shared_store.store import Store, open_store
+from workers.tasks import Failure
+
+CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run's name, its store and its experiment, with the person's console."""
+
+    run: str
+    store: Store
+    experiment: Experiment
+    console: Console
+
+    @classmethod
+    def open(cls, run: str, config: str | None, overrides: Sequence[tuple[str, object]], console: Console) -> Session:
+        """Read and check the whole configuration: `config`, else the run's own, else the defaults; then overrides.
+
+        UserError for a missing or wrong configuration, a store that cannot be used or a bad name of a run.
+        """
+        text, where = "", "the command line"
+        if config is not None:
+            text, where = _read_config(config), config
+        experiment = parse(text, where, overrides)
+        store = open_store(experiment.store.url)
+        own = store.read(layout.run_file(run, CONFIG))
+        if own is not None and config is None:
+            where = f"{layout.run_file(run, CONFIG)} and the command line"
+            experiment = parse(own.decode(), where, [*overrides, ("store.url", experiment.store.url)])
+        session = cls(run, store, experiment, console)
+        if own is not None:
+            session._tell_changes(parse(own.decode(), layout.run_file(run, CONFIG)))
+        return session
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def path(self, file: str) -> Path:
+        """Where a file of this run lies on this machine (below the cache when the store is elsewhere)."""
+        key = layout.run_file(self.run, file)
+        cached = Path(self.experiment.store.cache_folder).expanduser() / key
+        return self.store.backend.local_path(key) or cached
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run: one process at a time drives it. UserError says who holds it and since when."""
+        lock = self.path("lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        holder = layout.run_file(self.run, "holder.txt")
+        try:
+            with FileLock(lock, timeout=0):
+                since = datetime.now().astimezone().isoformat(timespec="seconds")
+                self.store.publish(holder, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+                self.store.publish(layout.run_file(self.run, CONFIG), to_yaml(self.experiment))
+                yield
+        except Timeout as error:
+            who = (self.store.read(holder) or b"another process").decode()
+            mend = "wait until it ends, stop it with Ctrl-C where it runs, or give another --run"
+            raise UserError(f"the run {self.run} is already being driven", where=who, mend=mend) from error
+
+    def drive(self, graph: Graph) -> Ledger:
+        """Bring every task of `graph` to its result. RunFailedError or StoppedError when that did not happen."""
+        fleet_section, store_section = self.experiment.fleet, self.experiment.store
+        if fleet_section.address is None:
+            self.say("no cluster given: running on an embedded Ray on this machine")
+        cache_folder = str(Path(store_section.cache_folder).expanduser())
+        began = time.monotonic()
+        with (
+            Journal(self.path("events.jsonl")) as journal,
+            contextlib.closing(
+                RayFleet(
+                    fleet_section, store_section.model_copy(update={"url": self.store.url}), cache_folder, run_search
+                )
+            ) as fleet,
+            StopSignal() as stop,
+            View(self.console) as view,
+        ):
+            ledger = drive(
+                graph,
+                self.store,
+                fleet,
+                fleet_section,
+                clock=lambda: time.monotonic() - began,
+                journal=journal,
+                watch=view,
+                stop=stop.requested,
+            )
+        self.say(summary(ledger))
+        _check_ending(ledger)
+        return ledger
+
+    def _tell_changes(self, before: Experiment) -> None:
+        old, new = _flat(before.model_dump(mode="json")), _flat(self.experiment.model_dump(mode="json"))
+        changed = [key for key in new if old.get(key) != new[key] and key.split(".")[0] not in ("fleet", "store")]
+        for key in changed:
+            self.say(f"changed since this run's last command: {key}: {old.get(key)} -> {new[key]}")
+        if changed:
+            self.say("what depends on it is other work now and runs anew; what was finished before stays in the store")
+
+
+class StopSignal:
+    """Ctrl-C (or SIGTERM) once asks to stop; twice raises KeyboardInterrupt at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def requested(self) -> bool:
+        return self._asked
+
+    def __enter__(self) -> StopSignal:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._caught)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _caught(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt("At once, as asked twice: each fold goes on from its last commit.")
+        self._asked = True
+
+
+def _read_config(config: str) -> str:
+    try:
+        return Path(config).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        mend = "give --config a YAML file, such as configs/demo.yaml"
+        raise UserError(f"the configuration cannot be read ({why})", where=config, mend=mend) from error
+
+
+def _check_ending(ledger: Ledger) -> None:
+    """Raise what a run that did not end well deserves."""
+    if ledger.all_done:
+        return
+    if ledger.stopping:
+        raise StoppedError("Finished and committed work is kept: the same command goes on from there.")
+    failed = [entry for entry in ledger.entries.values() if entry.state is State.FAILED]
+    mendable = {Failure.BAD_INPUT, Failure.STORE}
+    ends = [entry.attempts[-1].outcome for entry in failed if entry.attempts]
+    exit_code = 2 if ends and all(end is not None and end.failure in mendable for end in ends) else 1
+    lines = [entry.reason for entry in failed] or [summary(ledger)]
+    lines.append("Finished work is kept: once that is mended, the same command goes on from there.")
+    raise RunFailedError("\n".join(lines), exit_code)
+
+
+def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
