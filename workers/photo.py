@@ -19,6 +19,8 @@ from workers.decode import UnreadableImageError, decode
 
 JPEG_QUALITY = 95
 THUMBNAIL_SIDE = 32
+FINE = 512
+"""A scaled decode stays at least this large, so that its rounding of odd sizes moves nothing by 1/500 of a side."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def read_photo(source: str, target: str, longest_side: int) -> Photo | str:
     """
     try:
         data = Path(source).read_bytes()
-        pixels = decode(data, at_least=longest_side)
+        pixels = decode(data, at_least=max(longest_side + 1, FINE))  # + 1: what must be shrunk is never taken for small
     except UnreadableImageError as error:
         return error.reason
     except OSError as error:
