@@ -1,0 +1,114 @@
+"""What is known of a run at some moment, read from the store once: the input of the outputs and of the report.
+
+Everything is keyed by task id, and a task without a result is simply not there: a half-finished run is an ordinary one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from coordinator.config import Experiment
+from coordinator.data import RunData
+from shared_store import layout
+from shared_store.commits import read_result
+from shared_store.folds_table import FoldTable
+from shared_store.records import Result
+from shared_store.snapshot import read_manifest
+from shared_store.store import Store
+from shared_store.tables import SoftLabels, get_soft_labels
+from workers.prepare import Prepared
+from workers.suspects import Suspect, find_suspects
+from workers.tasks import BundleTask, LabelTask, PredictTask, SearchTask, Task, TrainTask
+
+Kind = TypeVar("Kind", TrainTask, LabelTask, SearchTask, BundleTask, PredictTask)
+Curve = list[dict[str, float]]
+"""metrics.csv of one fold: one row an epoch."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A run's configuration, data and tasks with the results that stand."""
+
+    run: str
+    experiment: Experiment
+    prepared: Prepared
+    snapshot: str  # composites included
+    table: FoldTable
+    tasks: Mapping[str, Task]
+    results: Mapping[str, Result]
+    curves: Mapping[str, Curve]  # of train tasks that finished an epoch
+    labels: tuple[SoftLabels, ...]
+    suspects: tuple[Suspect, ...]
+    search: Mapping[str, Any] | None  # coordinator.leaderboard.as_json
+
+    def done(self, kind: type[Kind]) -> Iterator[tuple[str, Kind, Result]]:
+        """(id, task, result) of the finished tasks of a kind, in the graph's order."""
+        for name, task in self.tasks.items():
+            if isinstance(task, kind) and name in self.results:
+                yield name, task, self.results[name]
+
+    def only(self, kind: type[Kind]) -> Result | None:
+        """The result of the one task of a kind (search, bundle, predict), if it stands."""
+        return next((result for _, _, result in self.done(kind)), None)
+
+    @property
+    def winner(self) -> tuple[str, ...]:
+        """Ids of the chosen members; empty before the search is done."""
+        search = self.only(SearchTask)
+        return () if search is None else tuple(json.loads(search.texts["winner"]))
+
+
+def gather(store: Store, run: str, experiment: Experiment, data: RunData) -> Known:
+    """Read all that stands of the run's tasks."""
+    tasks = data.graph(experiment).tasks
+    read = {name: read_result(store, name) for name in tasks}
+    results = {name: result for name, result in read.items() if result is not None}
+    curves = {}
+    for name, task in tasks.items():
+        text = metrics_csv(store, name, results.get(name)) if isinstance(task, TrainTask) else None
+        if text is not None:
+            rows = csv.DictReader(io.StringIO(text.decode()))
+            curves[name] = [{key: float(value) for key, value in row.items()} for row in rows]
+    labels = [get_soft_labels(store, results[name].blobs["labels"]) for name in results if _is_label(tasks[name])]
+    search = next((results[name] for name in results if isinstance(tasks[name], SearchTask)), None)
+    return Known(
+        run=run,
+        experiment=experiment,
+        prepared=data.prepared,
+        snapshot=data.composed.snapshot_id,
+        table=data.table,
+        tasks=tasks,
+        results=results,
+        curves=curves,
+        labels=tuple(labels),
+        suspects=_suspects(store, labels, data),
+        search=None if search is None else json.loads(store.get_blob(search.blobs["search"])),
+    )
+
+
+def metrics_csv(store: Store, task: str, result: Result | None) -> bytes | None:
+    """A fold's metrics.csv: the finished one, else what a running or stopped attempt published last."""
+    return store.read(layout.log(task, "metrics.csv")) if result is None else store.get_blob(result.blobs["metrics"])
+
+
+def _is_label(task: Task) -> bool:
+    return isinstance(task, LabelTask)
+
+
+def _suspects(store: Store, labels: Sequence[SoftLabels], data: RunData) -> tuple[Suspect, ...]:
+    """Photos (no composites) whose given label the teachers doubt."""
+    if not labels:
+        return ()
+    _, manifest, _ = read_manifest(store, data.composed.snapshot_id)
+    photos = [row for row in manifest if row.part == "train" and row.kind == "photo"]
+    folds = {row.image_id: row.label for row in data.table}
+    return find_suspects(
+        labels,
+        {row.image_id: folds[row.image_id] for row in photos if row.image_id in folds},
+        {row.image_id: row.path for row in photos},
+    )
