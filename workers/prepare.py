@@ -92,7 +92,7 @@ def prepare(
 
 
 def _fingerprint(listing: Listing, settings: PrepareSettings) -> str:
-    files = [[*asdict(source).values()][1:] + _size_and_time(source.file) for source in listing.sources]
+    files = [[s.path, s.label, s.group, s.part, *_size_and_time(s.file)] for s in listing.sources]
     rejected = [[*asdict(row).values()] for row in listing.rejected]
     return sha256(canonical_json([PREPARE_VERSION, asdict(settings), files, rejected, list(listing.ignored)]))[:32]
 
