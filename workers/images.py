@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from workers.augment import EvaluationTransform, TrainingTransform
 from workers.decode import decode
 from workers.recipe import Augmentation
+from workers.tuning import tune_process
 
 Pixels = NDArray[np.uint8]
 BATCHES_AHEAD = 2
@@ -161,6 +162,7 @@ class _Load(Protocol):
 
 def _loaded(chunks: Sequence[list[int]], side: int, load: _Load, threads: int) -> Iterator[tuple[list[int], Pixels]]:
     """Each chunk of places with its pixels [n, side, side, 3], in order; `threads` work BATCHES_AHEAD."""
+    tune_process()
     if threads == 0:
         for chunk in chunks:
             pixels = np.empty((len(chunk), side, side, 3), np.uint8)
