@@ -6,7 +6,8 @@ is. It works from any thread.
 
 A trial scores one block of ensembles, so that a trial's own cost is paid a few times and not once an ensemble. The
 members' logits are put into the object store once. Failed trials do not raise in Tune: they are looked for, and their
-error is raised. Nothing of Tune's stays on disk.
+error is raised. Nothing of Tune's stays on disk. Very many ensembles are searched by bounds
+(`coordinator.shortlist`), and only those in the leaderboard's places are kept.
 
 The Result: blobs `leaderboard` (CSV) and `search` (canonical JSON: `coordinator.leaderboard.as_json`, with the members'
 task ids); texts `winner` (JSON list of task ids) and `verdict`; numbers `score`, `score_low`, `score_high`, `subsets`,
@@ -16,35 +17,50 @@ task ids); texts `winner` (JSON list of task ids) and `verdict`; numbers `score`
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from coordinator import leaderboard
 from coordinator.config import EnsembleSection
-from coordinator.ensemble import Budget, Ensemble, Floats, Members, Pool, as_tuples, candidates, greedy, ranked, scores
+from coordinator.ensemble import (
+    Budget,
+    Ensemble,
+    Floats,
+    Members,
+    Pool,
+    as_tuples,
+    candidates,
+    goodness,
+    greedy,
+    ranked,
+    scores,
+)
+from coordinator.screen import Integers
+from coordinator.shortlist import Outlook, best_of, floor_of, look_ahead
 from shared_store.commits import read_result
 from shared_store.errors import UserError
+from shared_store.folds_table import FoldTable, read_folds
 from shared_store.records import Result, canonical_json
 from shared_store.store import Store
 from shared_store.tables import get_predictions
 from workers.tasks import SearchTask, spec_hash, task_id
 
 _HASH_LENGTH = 17  # "-" and 16 hex digits, at the end of a task id
-_SERIAL_VALUES = 10**8  # ensembles x images that one trial actor scores sooner than a second one starts
+HEAVY_VALUES = 10**7  # ensembles x images: below, one trial actor scores them sooner than a second one starts
 
 
 def run_search(task: SearchTask, store: Store, attempt: int = 1, nonce: str = "") -> Result:
     """Choose the best ensemble of `task.members` on the selection part; the caller keeps the Result.
 
-    UserError without labelled selection photos, or where no model fits the budget.
+    UserError without selection photos, or where no model fits the budget.
     """
     section = EnsembleSection.model_validate(dict(task.ensemble))
     pool = load_pool(task, store)
@@ -84,8 +100,8 @@ def run_search(task: SearchTask, store: Store, attempt: int = 1, nonce: str = ""
 
 
 def load_pool(task: SearchTask, store: Store) -> Pool:
-    """The members' logits on the labelled selection photos, and their measured costs."""
-    image_ids, labels = _selection(store.get_blob(task.folds).decode(), task.classes)
+    """The members' logits on the selection photos, and their measured costs."""
+    image_ids, labels = _selection(read_folds(store, task.folds), task.classes)
     if not image_ids:
         raise UserError(
             "there are no selection photos to choose an ensemble on",
@@ -104,18 +120,19 @@ def load_pool(task: SearchTask, store: Store) -> Pool:
     return Pool(_names(task.members), np.stack(logits), labels, multiply_adds, ms_per_image, memory_mb)
 
 
-def _selection(fold_table: str, classes: Sequence[str]) -> tuple[list[str], np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Ids and class numbers of the labelled selection photos, in the fold table's order."""
+def _selection(table: FoldTable, classes: Sequence[str]) -> tuple[tuple[str, ...], Integers]:
+    """Ids and class numbers of the selection photos, in the fold table's order."""
     number = {name: place for place, name in enumerate(classes)}
-    rows = [row for row in csv.DictReader(io.StringIO(fold_table)) if row["part"] == "selection" and row["label"]]
-    strange = sorted({row["label"] for row in rows} - set(number))
+    image_ids = table.ids("selection")
+    labels = table.labels(image_ids)
+    strange = sorted(set(labels) - set(number))
     if strange:
         raise UserError(
             f"selection photos of classes that no model was trained on: {', '.join(strange)}",
             where="data.selection",
             mend=f"use the classes of the train photos: {', '.join(classes)}",
         )
-    return [row["image_id"] for row in rows], np.array([number[row["label"]] for row in rows], dtype=np.int64)
+    return image_ids, np.array([number[label] for label in labels], dtype=np.int64)
 
 
 def _names(members: Sequence[str]) -> tuple[str, ...]:
@@ -124,25 +141,38 @@ def _names(members: Sequence[str]) -> tuple[str, ...]:
     return names if len(set(names)) == len(names) else tuple(members)
 
 
-def _scored(pool: Pool, exact: Sequence[Members], metric: str) -> tuple[list[Ensemble], Floats]:
-    """Every ensemble with its score, through Tune."""
-    cores = os.cpu_count() or 1
-    heavy = sum(len(part) for part in exact) * len(pool.labels) > _SERIAL_VALUES
-    pieces = 4 * cores if heavy else 1
-    blocks = [block for part in exact for block in np.array_split(part, min(pieces, len(part)))]
-    found = tune_blocks(pool, blocks, metric, at_once=cores if heavy else 1)
-    return [ensemble for block in blocks for ensemble in as_tuples(block)], np.concatenate(found)
+def _scored(pool: Pool, parts: Sequence[Members], metric: str) -> tuple[list[Ensemble], Floats]:
+    """Every ensemble with its score; of very many, those in the leaderboard's places or tied with the last of them."""
+    if sum(len(part) for part in parts) * len(pool.labels) < HEAVY_VALUES:
+        return tune_blocks(pool, parts, metric, at_once=1)
+    cores, places = os.cpu_count() or 1, leaderboard.LEADERBOARD_ROWS
+    blocks = [block for part in parts for block in np.array_split(part, min(4 * cores, max(1, len(part))))]
+    outlook = look_ahead(pool.logits, pool.labels, parts, places) if metric == "mean_ap" else None
+    ensembles, values = tune_blocks(pool, blocks, metric, at_once=cores, keep=Keep(places, outlook))
+    better = goodness(values, metric)
+    kept = np.flatnonzero(better >= floor_of(better, places))
+    return [ensembles[place] for place in kept], values[kept]
 
 
-def tune_blocks(pool: Pool, blocks: Sequence[Members], metric: str, at_once: int) -> list[Floats]:
-    """The scores of each block, one Tune trial a block, `at_once` of them beside each other."""
+@dataclass(frozen=True)
+class Keep:
+    """Keep only the best `places`, and what ties with the last of them; with an outlook, by bounds first (mean AP)."""
+
+    places: int
+    outlook: Outlook | None = None
+
+
+def tune_blocks(
+    pool: Pool, blocks: Sequence[Members], metric: str, *, at_once: int, keep: Keep | None = None
+) -> tuple[list[Ensemble], Floats]:
+    """The ensembles of all blocks in order, with their scores: one Tune trial a block, `at_once` side by side."""
     assert ray.is_initialized(), "the search runs inside a session, which has initialised Ray"
+    shared = {"logits": pool.logits, "labels": pool.labels, "blocks": blocks, "metric": metric, "keep": keep}
     with _silent(), tempfile.TemporaryDirectory(prefix="foldfleet-search-") as folder:
         from ray import tune
 
-        trainable = tune.with_parameters(_trial, logits=pool.logits, labels=pool.labels, blocks=blocks, metric=metric)
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 0, _own_node(): 0.001}),
+            tune.with_resources(tune.with_parameters(_trial, **shared), {"cpu": 0, _own_node(): 0.001}),
             param_space={"block": tune.grid_search(list(range(len(blocks))))},
             tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=at_once),
             run_config=tune.RunConfig(name="ensembles", storage_path=folder, verbose=0),
@@ -150,18 +180,35 @@ def tune_blocks(pool: Pool, blocks: Sequence[Members], metric: str, at_once: int
         results = tuner.fit()
     if results.errors:
         raise RuntimeError(f"{len(results.errors)} of {len(blocks)} search trials failed") from results.errors[0]
-    by_block = {result.metrics["block"]: np.array(result.metrics["scores"], dtype=np.float64) for result in results}
+    by_block = {result.metrics["block"]: result.metrics for result in results}
     assert sorted(by_block) == list(range(len(blocks))), f"Tune gave back the blocks {sorted(by_block)}"
-    return [by_block[block] for block in range(len(blocks))]
+    ensembles, values = [], []
+    for number, block in enumerate(blocks):
+        ensembles += as_tuples(block[np.array(by_block[number]["kept"], dtype=np.int64)])
+        values += by_block[number]["scores"]
+    return ensembles, np.array(values)
 
 
 def _trial(
-    config: dict[str, int], *, logits: np.ndarray, labels: np.ndarray, blocks: Sequence[Members], metric: str
+    config: dict[str, int],
+    *,
+    logits: NDArray[np.float32],
+    labels: Integers,
+    blocks: Sequence[Members],
+    metric: str,
+    keep: Keep | None,
 ) -> None:
     from ray import tune
 
-    found = scores(logits, labels, blocks[config["block"]], metric)
-    tune.report({"block": config["block"], "scores": found.tolist()})
+    block = blocks[config["block"]]
+    if keep is not None and keep.outlook is not None:
+        kept, values = best_of(logits, labels, block, keep.outlook, keep.places)
+    else:
+        values = scores(logits, labels, block, metric)
+        better = goodness(values, metric)
+        kept = np.flatnonzero(better >= (-np.inf if keep is None else floor_of(better, keep.places)))
+        values = values[kept]
+    tune.report({"block": config["block"], "kept": kept.tolist(), "scores": values.tolist()})
 
 
 def _own_node() -> str:

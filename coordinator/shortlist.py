@@ -53,33 +53,33 @@ def look_ahead(logits: NDArray[np.float32], labels: Integers, parts: Sequence[Me
     for wanted in _rough(typical, labels, [share * lead for share in reversed(_GIVEN_AWAY)]):
         if wanted.sum() <= _WORTHWHILE * len(passes[0].images):
             passes.insert(0, pairs_of(wanted, typical, labels, ROUGH_BINS))
-    return Outlook(_floor(known, places), tuple(passes))
+    return Outlook(floor_of(known, places), tuple(passes))
 
 
 def best_of(
     logits: NDArray[np.float32], labels: Integers, ensembles: Members, outlook: Outlook, places: int
-) -> tuple[Members, Floats]:
-    """All of `ensembles` (of one size) that may be among the best `places` of the whole search, with their scores.
+) -> tuple[Integers, Floats]:
+    """The rows of `ensembles` (of one size) that may be among the best `places` of the whole search, and their scores.
 
-    They hold each ensemble that ties with the last of those places.
+    Each row that ties with the last of those places is among them.
     """
-    left, bounds = ensembles, np.full(len(ensembles), np.inf)
+    rows, bounds = np.arange(len(ensembles)), np.full(len(ensembles), np.inf)
     for pairs in outlook.passes if len(ensembles) else ():
-        bounds = Screen(logits, labels, ensembles.shape[1], pairs).bounds(left)
-        left, bounds = left[bounds >= outlook.floor], bounds[bounds >= outlook.floor]
+        bounds = Screen(logits, labels, ensembles.shape[1], pairs).bounds(ensembles[rows])
+        rows, bounds = rows[bounds >= outlook.floor], bounds[bounds >= outlook.floor]
     order = np.argsort(-bounds, kind="stable")
-    left, bounds = left[order], bounds[order]
+    rows, bounds = rows[order], bounds[order]
     values, floor, done = np.empty(0), outlook.floor, 0
-    while done < len(left) and bounds[done] >= floor:
-        values = np.append(values, scores(logits, labels, left[done : done + _SCORED_AT_ONCE], _METRIC))
+    while done < len(rows) and bounds[done] >= floor:
+        values = np.append(values, scores(logits, labels, ensembles[rows[done : done + _SCORED_AT_ONCE]], _METRIC))
         done = len(values)
-        floor = max(floor, _floor(values, places))
-    return left[:done][values >= floor], values[values >= floor]
+        floor = max(floor, floor_of(values, places))
+    return rows[:done][values >= floor], values[values >= floor]
 
 
-def _floor(values: Floats, places: int) -> float:
-    """The score that the best `places` of `values` reach, or tie with."""
-    return float(np.sort(values)[-places]) - TIE if len(values) >= places else -np.inf
+def floor_of(values: Floats, places: int) -> float:
+    """The value that the best `places` of `values` reach or tie with; minus infinity where there are fewer."""
+    return float(np.partition(values, -places)[-places]) - TIE if len(values) >= places else -np.inf
 
 
 def _rough(typical: Sequence[Floats], labels: Integers, gains: Sequence[float]) -> list[NDArray[np.bool_]]:

@@ -15,7 +15,9 @@ import pytest
 import ray
 
 from coordinator.config import EnsembleSection
-from coordinator.search import load_pool, run_search, tune_blocks
+from coordinator.ensemble import subsets
+from coordinator.search import Keep, load_pool, run_search, tune_blocks
+from coordinator.shortlist import look_ahead
 from shared_store.commits import put_result
 from shared_store.errors import UserError
 from shared_store.records import Result
@@ -74,55 +76,59 @@ def a_search(store: Store, images: int = 60, seed: int = 3, **section: Any) -> S
     return SearchTask("search/ensemble", folds, CLASSES, tuple(members), ensemble)
 
 
-def test_a_search_names_the_best_of_all_ensembles_and_shows_its_work(
-    busy_ray: None, store: Store, capfd: pytest.CaptureFixture[str]
+def test_a_search_from_any_thread_names_the_best_of_all_ensembles_and_shows_its_work(
+    busy_ray: None, store: Store
 ) -> None:
-    task = a_search(store)
+    task = a_search(store, max_members=4)
     result = run_search(task, store)
-    report = json.loads(store.get_blob(result.blobs["search"]))
-    assert result.numbers["subsets"] == 4 + 6 + 4 == len(report["ensembles"])
-    assert result.numbers["selection_images"] == 60
+    again: list[Result] = []
+    thread = threading.Thread(target=lambda: again.append(run_search(task, store)))
+    thread.start()
+    thread.join()
+    assert again == [result], "equal inputs, other bytes"
 
+    report = json.loads(store.get_blob(result.blobs["search"]))
+    assert result.numbers["subsets"] == 4 + 6 + 4 + 1 == len(report["ensembles"])
+    assert [0, 1, 2, 3] in report["ensembles"], "grown greedily beyond three"
+    assert result.numbers["selection_images"] == 60
     pool = load_pool(task, store)
     for ensemble, score in zip(report["ensembles"], report["scores"], strict=True):
         mean = pool.logits[ensemble].astype(np.float64).mean(axis=0)
         assert score == pytest.approx(all_metrics(mean, pool.labels)["mean_ap"], abs=1e-11)
-    assert report["scores"][0] == max(report["scores"])
+    assert report["scores"] == sorted(report["scores"], reverse=True)
     assert json.loads(result.texts["winner"]) == [task.members[place] for place in report["ensembles"][0]]
     assert result.numbers["score_low"] <= result.numbers["score"] <= result.numbers["score_high"]
     assert "60 selection photos" in result.texts["verdict"]
 
     rows = list(csv.DictReader(io.StringIO(store.get_blob(result.blobs["leaderboard"]).decode())))
     assert list(rows[0]) == ["members", "size", "score", "score_low", "score_high", "ms_per_image", "memory_mb"]
-    chosen = next(row for row in rows if int(row["size"]) <= 3)
-    assert chosen["members"] == "+".join(NAMES[place].replace("-", "/") for place in report["ensembles"][0])
+    assert rows[0]["members"] == "+".join(NAMES[place].replace("-", "/") for place in report["ensembles"][0])
     everything = next(row for row in rows if row["size"] == "4")
     assert everything["members"] == "teacher/fold0+teacher/fold1+student/fold0+student/fold1"
     assert (float(everything["ms_per_image"]), float(everything["memory_mb"])) == (38.0, 400.0)
-    written = capfd.readouterr()
-    assert written.out == ""
-    assert "Tune" not in written.err
-
-
-def test_equal_inputs_give_equal_bytes_from_another_thread_and_above_three_members_too(
-    busy_ray: None, store: Store
-) -> None:
-    task = a_search(store, max_members=4, metric="log_loss")
-    found = [run_search(task, store)]
-    thread = threading.Thread(target=lambda: found.append(run_search(task, store)))
-    thread.start()
-    thread.join()
-    assert found[0] == found[1]
-    report = json.loads(store.get_blob(found[0].blobs["search"]))
-    assert [0, 1, 2, 3] in report["ensembles"]
-    assert report["scores"] == sorted(report["scores"])
-    assert report["lower_is_better"]
 
 
 def test_a_failed_trial_is_raised_and_not_swallowed(busy_ray: None, store: Store) -> None:
     pool = load_pool(a_search(store), store)
     with pytest.raises(RuntimeError, match="1 of 2 search trials failed"):
-        tune_blocks(pool, [np.array([[0]], dtype=np.int32), np.array([[99]], dtype=np.int32)], "mean_ap", 1)
+        tune_blocks(pool, [np.array([[0]], dtype=np.int32), np.array([[99]], dtype=np.int32)], "mean_ap", at_once=1)
+
+
+def test_blocks_that_keep_only_the_best_keep_what_an_exhaustive_search_ranks_first_and_say_nothing(
+    busy_ray: None, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pool = load_pool(a_search(store), store)
+    parts = [subsets(4, size) for size in (1, 2, 3)]
+    outlook = look_ahead(pool.logits, pool.labels, parts, 2)
+    ensembles, values = tune_blocks(pool, parts, "mean_ap", at_once=2, keep=Keep(2, outlook))
+    assert capfd.readouterr() == ("", "")
+    every = {
+        tuple(row): all_metrics(pool.logits[row].astype(np.float64).mean(axis=0), pool.labels)["mean_ap"]
+        for part in parts
+        for row in part.tolist()
+    }
+    assert set(sorted(every, key=lambda row: -every[row])[:2]) <= set(ensembles)
+    assert values.tolist() == pytest.approx([every[row] for row in ensembles], abs=1e-12)
 
 
 def test_no_selection_photos_is_something_to_mend(store: Store) -> None:
