@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,15 +16,35 @@ from shared_store.errors import UserError
 
 Answer = TypeVar("Answer")
 
+POOL_PAYS_SECONDS = 10.0
+"""Work left for one process from which on starting others pays: each costs a second or more to start."""
 _JOBS_AT_ONCE = 8  # per message to a process
 
 
-def pooled(work: Callable[..., Answer], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Answer]:
-    """`work(*job)` of each job, in order, from a pool of fresh processes; in this process if `processes` is 1."""
-    if processes <= 1 or len(jobs) <= _JOBS_AT_ONCE:
-        yield from (work(*job) for job in jobs)
-        return
-    context = multiprocessing.get_context("spawn")  # the same on every system
+def pooled(
+    work: Callable[..., Answer],
+    jobs: Sequence[tuple[Any, ...]],
+    processes: int,
+    pool_pays_seconds: float = POOL_PAYS_SECONDS,
+) -> Iterator[Answer]:
+    """`work(*job)` of each job, in order. Begins in this process, and starts `processes` others once the pace is known.
+
+    UserError when one of them dies. The answers do not depend on who gives them.
+    """
+    worked_seconds = 0.0
+    for done, job in enumerate(jobs):
+        left = len(jobs) - done
+        if processes > 1 and done >= _JOBS_AT_ONCE and worked_seconds / done * left > pool_pays_seconds:
+            yield from _by_others(work, jobs[done:], processes)
+            return
+        start = time.perf_counter()
+        answer = work(*job)
+        worked_seconds += time.perf_counter() - start
+        yield answer
+
+
+def _by_others(work: Callable[..., Answer], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Answer]:
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_process) as pool:
         try:
             yield from pool.map(work, *zip(*jobs, strict=True), chunksize=_JOBS_AT_ONCE)

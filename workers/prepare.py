@@ -125,9 +125,7 @@ def _freeze(
     photos = [(source, photo) for source, photo in pairs if isinstance(photo, Photo)]
     verdict = judge([_candidate(source, photo) for source, photo in photos], settings.near_duplicate_bits)
     rows = _rows(photos, verdict)
-    if not any(row.part == "train" for row in rows):
-        mend = "see that the pictures do not lie under two labels, or in the selection or test photos as well"
-        raise UserError("no train photo is left after duplicates were taken out", where=data, mend=mend)
+    _refuse_empty_parts(listing, rows, data)
     files = {photo.image_id: photo.file for _, photo in photos}
     snapshot = write_snapshot(store, rows, lambda image_id: Path(files[image_id]).read_bytes())
     return Prepared(
@@ -180,6 +178,13 @@ def _refuse_many(rejected: Sequence[Rejected], files: int, limit: float, data: s
         where=f"{data}: {first}{more}",
         mend="mend or remove those files, or raise data.max_rejected",
     )
+
+
+def _refuse_empty_parts(listing: Listing, rows: Sequence[ImageRow], data: str) -> None:
+    for part in ("train", "selection"):
+        if any(source.part == part for source in listing.sources) and not any(row.part == part for row in rows):
+            mend = "see that its pictures do not lie under two labels, or in another part as well"
+            raise UserError(f"no {part} photo is left after duplicates were taken out", where=data, mend=mend)
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> bytes:

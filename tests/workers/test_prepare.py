@@ -50,12 +50,10 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def run(store: Store, data: Path, *, processes: int = 1, **options: object) -> Prepared:
+def run(store: Store, data: Path, **options: object) -> Prepared:
     parts = {part: str(options.pop(part)) if part in options else None for part in ("selection", "test")}
     settings = PrepareSettings(**{"longest_side": 100, **options})  # type: ignore[arg-type]
-    return prepare(
-        str(data), **parts, settings=settings, store=store, progress=lambda done, total: None, processes=processes
-    )
+    return prepare(str(data), **parts, settings=settings, store=store, progress=lambda done, total: None, processes=1)
 
 
 def opened(store: Store, prepared: Prepared, tmp_path: Path) -> OpenSnapshot:
@@ -124,14 +122,6 @@ def test_the_same_photos_give_the_same_snapshot_wherever_they_lie(store: Store, 
     other = open_store(str(tmp_path / "other"))
     assert run(other, moved).snapshot_id == first.snapshot_id
     assert run(other, listed).snapshot_id == first.snapshot_id
-
-
-def test_a_pool_gives_the_same_snapshot(store: Store, data: Path, tmp_path: Path) -> None:
-    for number in range(6, 20):
-        save(data / "cat" / f"{number}.jpg", scene(number), quality=90)
-    (data / "cat" / "broken.jpg").write_bytes(b"")
-    other = open_store(str(tmp_path / "other"))
-    assert run(store, data, processes=2, max_rejected=0.5) == run(other, data, max_rejected=0.5)
 
 
 def test_the_same_command_again_reads_nothing(store: Store, data: Path) -> None:
@@ -217,6 +207,13 @@ def test_nothing_left_to_train_on_is_refused(store: Store, data: Path) -> None:
         path.unlink()
     with pytest.raises(UserError, match="no train photo is left"):
         run(store, data)
+
+
+def test_a_selection_part_that_is_all_test_is_refused(store: Store, data: Path, tmp_path: Path) -> None:
+    for part in ("selection", "test"):
+        save(tmp_path / part / "cat" / "1.png", scene(30))
+    with pytest.raises(UserError, match="no selection photo is left"):
+        run(store, data, selection=tmp_path / "selection", test=tmp_path / "test")
 
 
 def test_practically_all_solar_cells_are_kept(store: Store, tmp_path: Path) -> None:
