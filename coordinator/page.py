@@ -103,7 +103,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th { text-align: left; color: var(--soft); font-weight: 500; } th, td { padding: .35rem .7rem .35rem 0;
   border-bottom: 1px solid var(--line); vertical-align: middle; } tbody tr:last-child td { border-bottom: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-tr.mark td { background: var(--mark); }
+.whole { white-space: nowrap; font-variant-numeric: tabular-nums; } tr.mark td { background: var(--mark); }
 .tag { display: inline-block; font-size: .75rem; border: 1px solid currentColor; border-radius: 99px; padding: 0 .5rem;
   margin-left: .4rem; color: var(--soft); white-space: nowrap; } .tag.good { color: var(--good); }
 .heat { display: block; text-align: right; padding: .1rem .4rem; border-radius: 4px; }

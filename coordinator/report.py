@@ -27,11 +27,13 @@ def build_report(known: Known) -> str:
 
 
 def _header(known: Known) -> Html:
+    run = tag("p", f"run {known.run}", kind="run")
     if known.search is not None:
         first, *rest = _sentences(known.search["verdict"])
-        return tag("header", tag("p", f"run {known.run}", kind="run"), tag("h1", first), bullets(rest) if rest else "")
+        chosen = " + ".join(known.tasks[name].name for name in known.winner)
+        return tag("header", run, tag("h1", f"Chosen: {chosen}"), tag("p", first), bullets(rest) if rest else "")
     done = f"{len(known.results)} of {len(known.tasks)} tasks are done"
-    return tag("header", tag("p", f"run {known.run}", kind="run"), tag("h1", f"Not finished: {done}."))
+    return tag("header", run, tag("h1", f"Not finished: {done}."))
 
 
 def _sentences(text: str) -> list[str]:
@@ -66,15 +68,13 @@ def _test(known: Known) -> Html:
         return Html("")
     count, labelled = int(predict.numbers["images"]), int(predict.numbers["labelled"])
     told = f"{count:,} test photos predicted; nothing was chosen on them."
-    rows = [
-        [words, f"{predict.numbers[f'test_{key}']:.4f}"]
+    scores = {
+        words: f"{predict.numbers[f'test_{key}']:.4f}"
         for key, words in METRICS.items()
         if f"test_{key}" in predict.numbers
-    ]
-    scores = (
-        joined([tag("p", f"On the {labelled:,} that are labelled:"), table(["metric", "test"], rows)]) if rows else ""
-    )
-    return section("Test photos", tag("p", told), scores)
+    }
+    shown = [tag("p", f"On the {labelled:,} that are labelled:"), table(list(scores), [list(scores.values())])]
+    return section("Test photos", tag("p", told), *(shown if scores else []))
 
 
 def _training(known: Known) -> Html:

@@ -35,7 +35,7 @@ def ensembles(known: Known) -> Html:
         )
         label = joined([" + ".join(names[place] for place in ensemble), _badge(best, simpler.get(ensemble))])
         costs = [sum(member[key] for member in members) for key in ("ms_per_image", "memory_mb")]
-        interval = f"{row['score_low']:.4f} to {row['score_high']:.4f}"
+        interval = tag("span", f"{row['score_low']:.4f} to {row['score_high']:.4f}", kind="whole")
         rows.append([label, f"{row['score']:.4f}", bar, interval, f"{costs[0]:.1f}", f"{costs[1]:,.0f}"])
     head = ["members", metric, "", "95 % interval", "ms per image", "memory MB"]
     mark = [place for place, row in enumerate(shown) if row["ensemble"] == winner["ensemble"]]
@@ -59,7 +59,7 @@ def _comparisons(search: Mapping[str, Any]) -> Html:
             found["label"],
             f"{found['score']:.4f}",
             f"{found['difference']:+.4f}",
-            f"{found['difference_low']:+.4f} to {found['difference_high']:+.4f}",
+            tag("span", f"{found['difference_low']:+.4f} to {found['difference_high']:+.4f}", kind="whole"),
             "as good" if found["as_good"] else "not as good",
         ]
         for found in search["comparisons"]

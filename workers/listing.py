@@ -101,7 +101,7 @@ def _list_folder(root: Path, name: str, part: str, classes: Sequence[str]) -> Li
     sources: list[Source] = []
     rejected: list[Rejected] = []
     ignored: list[str] = []
-    files = [file.relative_to(root) for file in _walk(root, name)]
+    files = [file.relative_to(root) for file in walk(root, name)]
     firsts = {clean(relative.parts[0]) for relative in files if len(relative.parts) > 1}
     labelled = part != "test" or not firsts.isdisjoint(classes)
     for relative in files:
@@ -119,7 +119,7 @@ def _list_folder(root: Path, name: str, part: str, classes: Sequence[str]) -> Li
     return Listing(tuple(sources), tuple(rejected), tuple(ignored))
 
 
-def _walk(root: Path, name: str) -> Iterator[Path]:
+def walk(root: Path, name: str) -> Iterator[Path]:
     """Files below `root`, links followed once each, hidden ones left out. UserError for a closed folder."""
 
     def refuse(error: OSError) -> None:

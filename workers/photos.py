@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from shared_store.errors import UserError
 from workers.decode import UnreadableImageError
-from workers.listing import READABLE, UNREADABLE, clean
+from workers.listing import READABLE, UNREADABLE, clean, walk
 from workers.predictor import Pixels, Predictor
 
 _BATCHES_AHEAD = 2
@@ -50,12 +49,10 @@ def find_photos(images: Path) -> list[Photo]:
 
 
 def _below(root: Path) -> Iterator[Photo]:
-    """Photos in `root` and its folders; hidden ones are left out. Formats that cannot be read are told later."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(folder, name) for name in files if not name.startswith(".")):
-            if path.suffix.lower() in READABLE + UNREADABLE:
-                yield Photo(clean(path.relative_to(root).as_posix()), path)
+    """Photos in `root` and its folders, of every format: that one cannot be read is told later."""
+    for path in walk(root, "IMAGES"):
+        if path.suffix.lower() in READABLE + UNREADABLE:
+            yield Photo(clean(path.relative_to(root).as_posix()), path)
 
 
 def _listed(table: Path) -> list[Photo]:
