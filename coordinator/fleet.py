@@ -45,6 +45,11 @@ WORKER_KINDS = tuple(kind.kind for kind in (TrainTask, LabelTask, BundleTask, Pr
 POLL_SECONDS = 0.2
 ANSWER_SECONDS = 10.0  # for a value that Ray says is there
 OBJECT_STORE_BYTES = 256 * 2**20  # reports and outcomes are small; data goes through the store
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_worker_prestart": "0",  # idle workers that nobody asked for cost seconds and 80 MB each
+    "RAY_prestart_worker_first_driver": "0",
+}
 
 Search = Callable[[SearchTask, Store], Result]
 
@@ -96,7 +101,7 @@ class RayFleet:
         self._slots: dict[tuple[str, int], Any] = {}
         self._runs: dict[tuple[str, int], _Run] = {}  # by (task, attempt)
         self._outbox: list[Fact] = [MachineJoined(DRIVER, 1, (SearchTask.kind,))]
-        self._scratch = _begin_ray(settings.address)
+        self.scratch = _begin_ray(settings.address)
 
     def discover(self) -> list[Fact]:
         alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
@@ -146,8 +151,8 @@ class RayFleet:
         self._slots.clear()
         self._runs.clear()
         ray.shutdown()
-        if self._scratch is not None:
-            self._scratch.close()
+        if self.scratch is not None:
+            self.scratch.close()
 
     def processes(self) -> list[int]:
         """Process ids of the slots at work on this machine's Ray; for tests and for people who look."""
@@ -229,7 +234,8 @@ class RayFleet:
 
 def _begin_ray(address: str | None) -> Scratch | None:
     """Connect to the cluster at `address`, or begin a Ray of our own and return its folder. UserError if neither."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "foldfleet"}
     if address is not None:
         code = [package.__path__[0] for package in (workers, shared_store)]

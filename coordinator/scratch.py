@@ -17,13 +17,13 @@ class Scratch:
     A lock beside it is held by its owner for as long as that lives: folders whose lock is free are removed.
     """
 
-    def __init__(self) -> None:
-        parent = Path(tempfile.gettempdir())
-        if len(str(parent)) > 30 and Path("/tmp").is_dir():
-            parent = Path("/tmp")  # a socket's path may have 107 bytes, and Ray adds some 70
+    def __init__(self, parent: Path | None = None) -> None:
+        parent = parent or _short_parent()
         for lock in parent.glob("foldfleet-*.lock"):
-            with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):  # else its owner lives
-                _remove(lock)
+            with contextlib.suppress(Timeout, OSError):  # its owner lives, or it is somebody else's
+                with FileLock(lock, timeout=0):
+                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
         name = f"foldfleet-{secrets.token_hex(3)}"
         self._lock = FileLock(parent / f"{name}.lock")
         self._lock.acquire()
@@ -31,10 +31,13 @@ class Scratch:
         self.path.mkdir(mode=0o700)
 
     def close(self) -> None:
-        _remove(Path(self._lock.lock_file))
+        shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
+        with contextlib.suppress(OSError):
+            Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
-def _remove(lock: Path) -> None:
-    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-    lock.unlink(missing_ok=True)
+def _short_parent() -> Path:
+    """The system's folder for temporary files, unless its path is long: a socket's may have 107 bytes, Ray adds 70."""
+    parent = Path(tempfile.gettempdir())
+    return Path("/tmp") if len(str(parent)) > 30 and Path("/tmp").is_dir() else parent

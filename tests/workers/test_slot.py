@@ -1,0 +1,49 @@
+"""A slot keeps what its task reports until somebody asks, and nothing that the next report says again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiny_fold import tiny_task
+
+from shared_store.store import Store
+from workers.run import Place
+from workers.slot import Slot
+from workers.tasks import Failure, Progress, task_id, to_json
+
+
+def slot_at(store: Store, tmp_path: Path) -> Slot:
+    return Slot(Place(store.url, str(tmp_path / "cache"), 1.0, "cpu", 1))
+
+
+def test_reports_are_handed_out_once(store: Store, tmp_path: Path) -> None:
+    slot = slot_at(store, tmp_path)
+    slot.keep(Progress("fold", 1, step=1))
+    assert slot.reports() == (Progress("fold", 1, step=1),)
+    assert slot.reports() == ()
+
+
+def test_a_report_that_only_moves_numbers_on_replaces_the_one_before(store: Store, tmp_path: Path) -> None:
+    slot = slot_at(store, tmp_path)
+    told = [
+        Progress("fold", 1, epoch=0, step=1, note="begins"),
+        Progress("fold", 1, epoch=0, step=2),
+        Progress("fold", 1, epoch=0, step=3),
+        Progress("fold", 1, epoch=0, step=4, commit=1),
+        Progress("fold", 1, epoch=0, step=5),
+        Progress("fold", 1, epoch=1, step=6),
+        Progress("other", 1, epoch=1, step=1),
+    ]
+    for report in told:
+        slot.keep(report)
+    assert [report.step for report in slot.reports()] == [1, 3 + 1, 5, 6, 1]
+
+
+def test_a_stop_reaches_the_attempt_that_it_names_even_before_it_begins(store: Store, tmp_path: Path) -> None:
+    task = tiny_task(store, "teacher/fold0")
+    slot = slot_at(store, tmp_path)
+    slot.stop(task_id(task), 1)
+    ran = slot.run(task_id(task), to_json(task), 1)
+    assert ran.outcome.failure is Failure.STOPPED
+    assert any(report.commit is not None for report in ran.reports)
+    assert slot.run(task_id(task), to_json(task), 2).outcome.failure is None
