@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,13 +17,17 @@ from rich.table import Table
 from coordinator.config import Experiment
 from coordinator.folds import assign
 from coordinator.graph import Graph, build
+from shared_store import layout
 from shared_store.cache import Cache
 from shared_store.errors import UserError
 from shared_store.folds_table import FoldTable, read_folds
+from shared_store.records import canonical_json
 from shared_store.snapshot import open_snapshot
 from shared_store.store import Store
 from workers.composites import Composed, add_composites
 from workers.prepare import Prepared, PrepareSettings, prepare
+
+DATA = "data.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,22 @@ class RunData:
         """All tasks of the experiment on this data."""
         has_test = bool(self.table.ids("test"))
         return build(experiment, self.composed.snapshot_id, self.composed.folds, self.table.classes, has_test)
+
+    def record(self, store: Store, run: str) -> None:
+        """Note in the run what it trains on, for commands that do not reach the photos themselves."""
+        parts = {"prepared": self.prepared.to_bytes().decode(), "composed": self.composed.to_bytes().decode()}
+        store.publish(layout.run_file(run, DATA), canonical_json(parts))
+
+
+def recorded_data(store: Store, run: str) -> RunData:
+    """The data that a run noted. UserError when the run was never prepared."""
+    noted = store.read(layout.run_file(run, DATA))
+    if noted is None:
+        mend = f"foldfleet prepare DATA --store {store.url} --run {run}"
+        raise UserError(f"the store knows no run {run}", where=f"{store.url}: runs/{run}", mend=mend)
+    parts = json.loads(noted)
+    composed = Composed.from_bytes(parts["composed"].encode())
+    return RunData(Prepared.from_bytes(parts["prepared"].encode()), composed, read_folds(store, composed.folds))
 
 
 def prepare_data(experiment: Experiment, store: Store, console: Console) -> RunData:

@@ -1,4 +1,4 @@
-"""What every command shares with the person at the terminal: help, errors, endings, exit codes.
+"""What every command shares with the person at the terminal: arguments, errors, endings, exit codes.
 
 Exit codes: 0 all is well, 1 a run failed, 2 something the person can mend, 130 stopped by Ctrl-C.
 """
@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
 
 from shared_store.errors import RunFailedError, StoppedError, UserError
 
 
-def run_command(
-    name: str, story: str | None, act: Callable[[list[str]], None], arguments: list[str], usage: str
-) -> int:
+def command(name: str, act: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
     """Run one command's `act` and turn its ending into words and an exit code."""
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
-    if "-h" in arguments or "--help" in arguments:
-        print(f"usage: {usage}\n\n{(story or '').strip()}")
-        return 0
     try:
-        act(arguments)
+        act([argument for argument in arguments if argument != "--debug"])
     except (UserError, RunFailedError) as error:
-        _explain(debug)
-        _say(f"foldfleet {name}: {error}")
+        if debug:
+            traceback.print_exc()
+        print(f"foldfleet {name}: {error}", file=sys.stderr)
         return error.exit_code
     except (StoppedError, KeyboardInterrupt) as error:
-        _say(f"foldfleet {name}: stopped. {error}".rstrip())
+        print(f"foldfleet {name}: stopped. {error}".rstrip(), file=sys.stderr)
         return 130
     return 0
 
@@ -40,10 +37,6 @@ def done(what: str, next_step: str = "") -> None:
         print(f"next: {next_step}")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _explain(debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
+def terminal() -> Console:
+    """The console of a command: 100 columns when piped, so that tables do not depend on who reads them."""
+    return Console(width=None if sys.stdout.isatty() else 100)

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jobs.console import done, run_command
+from jobs.console import command, done
 from shared_store.errors import UserError
 
 PER_CLASS, TEST_PER_CLASS = 150, 38
 
 
-def main(arguments: list[str]) -> int:
-    return run_command("demo", __doc__, _write, arguments, usage="foldfleet demo FOLDER")
+def main(arguments: Sequence[str]) -> int:
+    return command("demo", _write, arguments)
 
 
-def _write(arguments: list[str]) -> None:
+def _write(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: foldfleet demo FOLDER\n\n{(__doc__ or '').strip()}")
+        return
     if len(arguments) != 1:
         raise UserError("one folder is needed", where="foldfleet demo", mend="foldfleet demo demo-data")
     root = Path(arguments[0])
@@ -57,6 +61,4 @@ def _cells() -> Iterator[tuple[str, Path]]:
 
 
 if __name__ == "__main__":
-    import sys
-
     sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,59 @@
+"""A stage of a run: data made ready, some tasks brought to their results, what is known published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coordinator.data import RunData, describe, findings, prepare_data
+from coordinator.graph import Graph
+from coordinator.known import Known, gather
+from coordinator.outputs import publish_known
+from coordinator.session import Session
+from shared_store.cache import Cache
+from shared_store.commits import read_result
+from shared_store.errors import RunFailedError, StoppedError
+from workers.tasks import Task
+
+EVERYTHING = ("",)
+
+
+def bring(session: Session, *prefixes: str) -> Known:
+    """Prepare the data and bring every task whose name begins with one of `prefixes`, and all it needs, to its result.
+
+    No prefix: the data alone. What was finished before is found in the store. A run that fails or is stopped
+    publishes what it has before RunFailedError or StoppedError passes on.
+    """
+    with session.held():
+        data = prepare_data(session.experiment, session.store, session.console)
+        data.record(session.store, session.run)
+        session.console.print(describe(data))
+        for line in findings(data.prepared):
+            session.say(line)
+        graph = data.graph(session.experiment)
+        wanted = graph.part(name for prefix in prefixes for name in graph.named(prefix))
+        try:
+            _drive_missing(session, wanted)
+        except (RunFailedError, StoppedError):
+            publish(session, data)
+            raise
+        return publish(session, data)
+
+
+def publish(session: Session, data: RunData) -> Known:
+    """Write all that is known of the run under `runs/NAME/`, and return it."""
+    known = gather(session.store, session.run, session.experiment, data)
+    cache = Cache(Path(session.experiment.store.cache_folder).expanduser(), session.experiment.store.cache_gb)
+    publish_known(session.store, known, cache)
+    return known
+
+
+def missing(session: Session, graph: Graph) -> dict[str, Task]:
+    """The tasks without a result, by id, in the graph's order."""
+    return {name: task for name, task in graph.tasks.items() if read_result(session.store, name) is None}
+
+
+def _drive_missing(session: Session, graph: Graph) -> None:
+    if missing(session, graph):
+        session.drive(graph)
+    elif graph.tasks:
+        session.say(f"all {len(graph.tasks)} tasks were done before")

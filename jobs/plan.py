@@ -1,0 +1,47 @@
+"""Dry run: what would be trained from these photos, what is done already, where it goes. Nothing starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from coordinator.data import describe, findings, prepare_data
+from coordinator.session import Session
+from coordinator.stages import missing
+from jobs.console import done
+from jobs.run_command import again, run_command
+
+
+def main(arguments: Sequence[str]) -> int:
+    return run_command("plan", __doc__, _plan, arguments)
+
+
+def _plan(session: Session) -> None:
+    data = prepare_data(session.experiment, session.store, session.console)
+    session.console.print(describe(data))
+    for line in findings(data.prepared):
+        session.say(line)
+    graph = data.graph(session.experiment)
+    to_do = missing(session, graph)
+    table = Table(box=None, pad_edge=False)
+    for column in ("kind", "tasks", "done", "to do"):
+        table.add_column(column, justify="left" if column == "kind" else "right")
+    kinds = Counter(task.name.split("/")[0] for task in graph.tasks.values())
+    waiting = Counter(task.name.split("/")[0] for task in to_do.values())
+    for kind, count in kinds.items():
+        table.add_row(kind, str(count), str(count - waiting[kind]), str(waiting[kind]))
+    session.console.print(table)
+    recipe, fleet = session.experiment.recipe, session.experiment.fleet
+    session.say(f"recipe: {recipe.model}, {recipe.image_size} px, batch {recipe.batch_size}, {recipe.epochs} epochs")
+    slots = fleet.slots or max(1, (os.cpu_count() or 1) // fleet.threads)
+    session.say(f"fleet: {fleet.address or f'this machine, {slots} folds at once without a GPU'}")
+    session.say(f"files: {session.path('report.html').parent}")
+    done(f"{len(to_do)} of {len(graph.tasks)} tasks would run", again(session, "pipeline"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

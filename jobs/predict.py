@@ -1,0 +1,78 @@
+"""Predict photos with an exported bundle: `foldfleet predict BUNDLE IMAGES`. Needs no Ray and no store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jobs.console import command, done, terminal
+from workers.predict import Summary, predict_folder
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to predict with, and what."""
+
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")]
+    """The exported folder: runs/NAME/bundle in a store."""
+    images: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IMAGES")]
+    """A photo, a folder with all below it, or a CSV with a path column."""
+    out: Path = Path("predictions")
+    """Folder for predictions.csv, predictions.json and rejected.csv."""
+    batch_size: int = BATCH_SIZE
+    flip_tta: bool = False
+    """Average each photo with its mirror image."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1; auto: a GPU where there is one."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command("predict", _predict, arguments)
+
+
+def _predict(arguments: Sequence[str]) -> None:
+    given = tyro.cli(Arguments, prog="foldfleet predict", description=(__doc__ or "").strip(), args=list(arguments))
+    console = terminal()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown = bar.add_task("predicting", total=None)
+        summary = predict_folder(
+            given.bundle,
+            given.images,
+            given.out,
+            batch_size=given.batch_size,
+            flip_tta=given.flip_tta,
+            device=_device(given.device),
+            progress=lambda photos, total: bar.update(shown, completed=photos, total=total),
+        )
+    _tell(summary)
+
+
+def _device(given: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if given == "auto" else given
+
+
+def _tell(summary: Summary) -> None:
+    for name, count in summary.counts.items():
+        print(f"  {name}: {count}")
+    if summary.rejected:
+        name, reason = summary.rejected[0]
+        print(f"{len(summary.rejected)} photos could not be read (rejected.csv), first {name}: {reason}")
+    print(
+        f"{summary.ms_per_image:.1f} ms an image in all: read {summary.read_ms:.1f}, model {summary.model_ms:.1f}, "
+        f"loading {summary.load_seconds:.1f} s once; at most {summary.memory_mb:.0f} MB of {summary.memory_of} memory"
+    )
+    done(f"predicted {summary.images} photos: {', '.join(str(file) for file in summary.files)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
