@@ -1,28 +1,15 @@
-"""Photos that are the same picture: found, confirmed, and what follows from them. Pure but for numpy.
-
-Two photos are duplicates when their perceptual hashes are near AND their thumbnails agree. The hash
-alone collides on flat or alike subjects (walls, solar cells); a re-encoded or resized copy differs
-from its original by about a grey level at most on a 32 x 32 thumbnail, other photos by more.
-"""
+"""What follows from photos that are the same picture: which are used, in which group, and what is told. Pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-LEVELS_RMS = 1.1
-"""Root mean square difference allowed between two thumbnails, in grey levels of 0..255."""
-LEVELS_ANYWHERE = 5
-"""Largest difference allowed in any one cell: a small defect on the same background is no duplicate."""
-CONTRAST_SHARE = 0.2
-"""RMS difference allowed as a share of the flatter picture's own contrast, so that flat pictures differ."""
+from workers.alike import near_pairs
 
-_PAIRS_AT_ONCE = 4096
-_COMPARISONS_AT_ONCE = 2**22
 # Which part keeps its copy: whoever is measured on a picture must never have learned from it.
 _PRECEDENCE = {"test": 0, "selection": 1, "train": 2}
 
@@ -65,7 +52,7 @@ class Verdict:
 
 
 class UnionFind:
-    """Disjoint sets whose names do not depend on the order of joins."""
+    """Disjoint sets of anything."""
 
     def __init__(self) -> None:
         self._parent: dict[Hashable, Hashable] = {}
@@ -81,39 +68,6 @@ class UnionFind:
 
     def join(self, one: Hashable, other: Hashable) -> None:
         self._parent[self.find(one)] = self.find(other)
-
-
-def near_pairs(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8], bits: int) -> NDArray[np.int64]:
-    """All confirmed pairs (i < j), shape (pairs, 2), sorted.
-
-    `hashes` (n,), `thumbnails` (n, cells, 3). Compares every pair of hashes, vectorised: about a
-    nanosecond each, so 100,000 photos take some ten seconds of the hour that reading them takes.
-    """
-    contrast = np.array([thumbnail.std(axis=0).max() for thumbnail in thumbnails])
-    flat = thumbnails.reshape(len(hashes), -1)
-    found = [_confirmed(flat, contrast, pairs) for pairs in _hash_pairs(hashes, bits)]
-    return np.concatenate(found) if found else np.empty((0, 2), np.int64)
-
-
-def _hash_pairs(hashes: NDArray[np.uint64], bits: int) -> Iterator[NDArray[np.int64]]:
-    """Pairs whose hashes differ in at most `bits` bits, at most _PAIRS_AT_ONCE at a time."""
-    count = len(hashes)
-    rows = max(1, _COMPARISONS_AT_ONCE // max(count, 1))
-    for start in range(0, count, rows):
-        block = hashes[start : start + rows]
-        near = np.bitwise_count(block[:, None] ^ hashes[None, start:]) <= bits
-        i, j = np.nonzero(np.triu(near, k=1))
-        pairs = np.stack([i + start, j + start], axis=1).astype(np.int64)
-        for first in range(0, len(pairs), _PAIRS_AT_ONCE):
-            yield pairs[first : first + _PAIRS_AT_ONCE]
-
-
-def _confirmed(flat: NDArray[np.uint8], contrast: NDArray[np.float64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    difference = np.abs(flat[pairs[:, 0]].astype(np.int16) - flat[pairs[:, 1]])
-    rms = np.sqrt(np.square(difference, dtype=np.int32).mean(axis=1))
-    limit = np.minimum(LEVELS_RMS, CONTRAST_SHARE * contrast[pairs].min(axis=1))
-    alike: NDArray[np.bool_] = (rms <= limit) & (difference.max(axis=1) <= LEVELS_ANYWHERE)
-    return np.asarray(pairs[alike], np.int64)
 
 
 def judge(candidates: Sequence[Candidate], bits: int) -> Verdict:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from workers.alike import near_pairs
 from workers.decode import decode
-from workers.duplicates import Candidate, Verdict, judge, near_pairs
+from workers.duplicates import Candidate, Verdict, judge
 from workers.photo import THUMBNAIL_SIDE, encode_jpeg, perceptual_hash, shrink
 
 Pixels = NDArray[np.uint8]
