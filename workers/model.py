@@ -40,21 +40,23 @@ def seed_of(*parts: object) -> int:
 
 
 def check_model(name: str, pretrained: bool = False) -> None:
-    """UserError with the nearest names when timm has no such model, or no weights of that tag."""
-    known = timm.is_model(name)
-    if known and (not pretrained or weights.has_timm_weights(name)):
+    """UserError with the nearest names when timm has no such model, no such tag of it, or no weights for it."""
+    base, _, tag = name.partition(".")
+    known = timm.is_model(base)
+    if known and (weights.has_timm_weights(name) or not (tag or pretrained)):
         return
-    names = timm.list_pretrained() if pretrained else timm.list_models()
-    base = name.split(".", maxsplit=1)[0]
-    near = [n for n in names if known and n.split(".")[0] == base] or difflib.get_close_matches(name, names, 3, 0.5)
-    what = f"timm has no pretrained weights for {name!r}" if known else f"timm has no model {name!r}"
+    names = timm.list_pretrained()
+    near = [n for n in names if known and n.partition(".")[0] == base]
+    near = near or difflib.get_close_matches(name, [*timm.list_models(), *names], 3, 0.5)
+    what = f"timm has no pretrained weights called {name!r}" if known else f"timm has no model {name!r}"
     mend = f"did you mean {', '.join(near)}?" if near else "see timm.list_models() for the names"
     raise UserError(what, where="recipe.model", mend=mend)
 
 
 def empty_model(recipe: Recipe, classes: int) -> nn.Module:
     """The recipe's network with a head for `classes`, in channels_last, for weights that are loaded next."""
-    return _created(recipe, classes, pretrained=False)
+    check_model(recipe.model)
+    return _created(recipe, classes)
 
 
 def initial_model(recipe: Recipe, classes: int, seed: int) -> nn.Module:
@@ -62,21 +64,26 @@ def initial_model(recipe: Recipe, classes: int, seed: int) -> nn.Module:
 
     UserError when the model is unknown or its weights cannot be had or do not fit.
     """
-    check_model(recipe.model, pretrained=recipe.weights == "timm")
-    if recipe.weights == "timm":
-        weights.require_timm_weights(recipe.model)
+    from_timm = recipe.weights == "timm"
+    check_model(recipe.model, pretrained=from_timm)
+    options: dict[str, Any] = {}
+    if from_timm:
+        file = weights.timm_weights(recipe.model)
+        options = {"pretrained": True, "pretrained_cfg_overlay": {} if file is None else {"file": str(file)}}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = _created(recipe, classes, pretrained=recipe.weights == "timm")
+        try:
+            model = _created(recipe, classes, **options)
+        except OSError as error:  # the network, or the disk that the weights go to
+            raise weights.not_to_be_had(recipe.model, str(error)) from error
     if recipe.weights not in ("timm", "none"):
         weights.load_pretrained(model, recipe.weights)
     return model
 
 
-def _created(recipe: Recipe, classes: int, *, pretrained: bool) -> nn.Module:
-    check_model(recipe.model)
-    options = {"drop_rate": recipe.dropout} if recipe.dropout > 0 else {}
-    model: nn.Module = timm.create_model(recipe.model, pretrained=pretrained, num_classes=classes, **options)
+def _created(recipe: Recipe, classes: int, **options: Any) -> nn.Module:
+    options |= {"drop_rate": recipe.dropout} if recipe.dropout > 0 else {}
+    model: nn.Module = timm.create_model(recipe.model, num_classes=classes, **options)
     return model.to(memory_format=torch.channels_last)
 
 

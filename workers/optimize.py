@@ -52,7 +52,7 @@ def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
         raise UserError(f"{name} needs second derivatives, which are not taken", where="recipe.optimizer", mend=mend)
     try:
         found: type[torch.optim.Optimizer] = timm.optim.get_optimizer_class(base, bind_defaults=False)
-    except (RuntimeError, ImportError) as error:
+    except (AssertionError, RuntimeError, ImportError) as error:  # timm asserts a card for what needs one
         mend = "choose an optimizer that needs no extra package, such as adamw or ranger"
         raise UserError(f"{name} cannot run here: {error}", where="recipe.optimizer", mend=mend) from error
     return found

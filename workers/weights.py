@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -49,39 +49,43 @@ def _config(model: nn.Module) -> dict[str, Any]:
 
 
 def has_timm_weights(name: str) -> bool:
-    """Whether timm knows pretrained weights for this model and tag."""
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    return config is not None and config.has_weights and (config.tag or "") == (name.partition(".")[2] or config.tag)
+    """Whether timm knows pretrained weights for this model and, where the name has one, its tag."""
+    return any(known == name or known.startswith(f"{name}.") for known in timm.list_pretrained())
 
 
-def require_timm_weights(name: str) -> None:
-    """UserError, within seconds, when timm's weights are neither on this machine nor within reach.
+def timm_weights(name: str, cache_folder: Path | None = None) -> Path | None:
+    """The file with timm's weights on this machine, or None when they can be fetched. UserError when neither.
 
-    Without this check an unreachable hub is retried for most of a minute before it ends in a traceback.
+    Decided within seconds: left to itself, the hub's client retries an unreachable network for most of a minute, even
+    for weights that it has. `cache_folder`: of the hub's client; None is its own.
     """
     config = timm.get_pretrained_cfg(name)
     assert config is not None, f"{name} was checked before"
-    if not config.hf_hub_id or _cached(config.hf_hub_id):
-        return
-    if hub.HF_HUB_OFFLINE:
-        _not_to_be_had(name, "they are not on this machine, and HF_HUB_OFFLINE forbids to fetch them")
+    if not config.hf_hub_id:
+        return None
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        cached = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file, cache_dir=cache_folder)
+        if isinstance(cached, str):
+            return Path(cached)
+    why = "HF_HUB_OFFLINE forbids to fetch them" if hub.HF_HUB_OFFLINE else unreachable(hub.ENDPOINT)
+    if why is not None:
+        raise not_to_be_had(name, f"they are not on this machine, and {why}")
+    return None
+
+
+def unreachable(url: str) -> str | None:
+    """Why `url` cannot be reached, or None when anybody answers there."""
     try:
-        request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
-        with urllib.request.urlopen(request, timeout=_REACH_SECONDS):
-            return
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_REACH_SECONDS):
+            return None
     except urllib.error.HTTPError:
-        return  # somebody answered; what they say about the weights themselves is timm's to report
+        return None  # what they say about one page is no matter
     except OSError as error:
-        _not_to_be_had(name, f"they are not on this machine, and {hub.ENDPOINT} cannot be reached ({error})")
+        return f"{url} cannot be reached ({error})"
 
 
-def _cached(repository: str) -> bool:
-    files = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in files)
-
-
-def _not_to_be_had(name: str, why: str) -> None:
-    raise UserError(
+def not_to_be_had(name: str, why: str) -> UserError:
+    return UserError(
         f"the pretrained weights of {name} cannot be had: {why}",
         where="recipe.weights: timm",
         mend="connect this machine once, or set recipe.weights to a local file, a `package:` or `none`",
@@ -94,50 +98,50 @@ def load_pretrained(model: nn.Module, source: str) -> None:
     UserError names the tensors when they do not fit.
     """
     path = _package_file(source) if is_package(source) else Path(source).expanduser()
-    found = _read(path, source)
-    head = set(head_names(model))
-    expected = {name: value for name, value in model.state_dict().items() if name not in head}
-    matched = _by_name(found, expected) if set(expected) & set(found) else _in_order(found, expected, len(head))
+    found, expected, head = _read(path, source), model.state_dict(), set(head_names(model))
+    same_names = (set(expected) - head) & set(found)
+    matched = _by_name(found, expected, head) if same_names else _in_order(found, expected, head)
     if isinstance(matched, str):
         raise UserError(
             f"the pretrained weights do not fit {_config(model)['architecture']}: {matched}",
             where=str(path),
             mend="set recipe.model to the network that these weights belong to",
         )
-    for name in head:
-        if name in found and found[name].shape == model.state_dict()[name].shape:
-            matched[name] = found[name]
     model.load_state_dict(matched, strict=False)
 
 
-def _by_name(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor] | str:
-    """The expected tensors out of `found`, or what is wrong with them."""
-    missing = [name for name in expected if name not in found]
+Tensors = Mapping[str, Tensor]
+
+
+def _by_name(found: Tensors, expected: Tensors, head: Collection[str]) -> dict[str, Tensor] | str:
+    """The expected tensors out of `found`, a head only if it fits; or what is wrong with them."""
+    missing = [name for name in expected if name not in found and name not in head]
     if missing:
         return f"{len(missing)} tensors are missing, such as {', '.join(missing[:3])}"
-    misshapen = [name for name, value in expected.items() if value.shape != found[name].shape]
+    fits = {name: found[name] for name, value in expected.items() if name in found and found[name].shape == value.shape}
+    misshapen = [name for name in expected if name not in fits and name not in head]
     if misshapen:
         name = misshapen[0]
         return (
             f"{len(misshapen)} tensors differ in shape, such as {name}: "
             f"{tuple(found[name].shape)} in the file, {tuple(expected[name].shape)} in the network"
         )
-    return {name: found[name] for name in expected}
+    return fits
 
 
-def _in_order(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], heads: int) -> dict[str, Tensor] | str:
-    """Tensors of other names, matched one to one in order, or what is wrong. The last `heads` of them are the head."""
-    names = list(found)[: len(found) - heads]
-    if len(names) != len(expected):
-        return f"{len(found)} tensors in the file, {len(expected) + heads} in the network"
-    for mine, theirs in zip(expected, names, strict=True):
-        same = expected[mine].shape == found[theirs].shape and mine.split(".")[-1] == theirs.split(".")[-1]
-        if not same:
+def _in_order(found: Tensors, expected: Tensors, head: Collection[str]) -> dict[str, Tensor] | str:
+    """Tensors of other names, matched one to one in order, a head only if it fits; or what is wrong with them."""
+    if len(found) != len(expected):
+        return f"{len(found)} tensors in the file, {len(expected)} in the network"
+    for mine, theirs in zip(expected, found, strict=True):
+        same_shape = mine in head or expected[mine].shape == found[theirs].shape
+        if not same_shape or mine.split(".")[-1] != theirs.split(".")[-1]:
             return (
                 f"{theirs} {tuple(found[theirs].shape)} stands where {mine} {tuple(expected[mine].shape)} belongs, "
                 "and no name is the same"
             )
-    return {mine: found[theirs] for mine, theirs in zip(expected, names, strict=True)}
+    pairs = zip(expected.items(), found.values(), strict=True)
+    return {name: value for (name, wanted), value in pairs if value.shape == wanted.shape}
 
 
 def _read(path: Path, source: str) -> dict[str, Tensor]:

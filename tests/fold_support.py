@@ -1,0 +1,181 @@
+"""A small fold of digit photos to train, and stores that are killed at named points. No test in here."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from support import RecordingReporter, digit_rows
+
+from shared_store.backends import LocalBackend
+from shared_store.cache import Cache
+from shared_store.folds_table import FoldRow, FoldTable
+from shared_store.snapshot import write_snapshot
+from shared_store.store import Store
+from workers.recipe import Augmentation, Recipe
+from workers.tasks import Reporter, TrainTask, from_json, spec_hash, task_id
+from workers.train import train_fold
+from workers.work import Work
+
+FULL_RECIPE = Recipe(
+    model="test_efficientnet",
+    weights="none",
+    image_size=32,
+    batch_size=8,
+    micro_batch=4,
+    epochs=3,
+    head_epochs=1,
+    patience=None,
+    keep="ema",
+    optimizer="ranger",
+    learning_rate=5e-3,
+    schedule="restarts",
+    restart_epochs=2,
+    warmup_epochs=0.5,
+    ema_decay=0.9,
+    dropout=0.2,
+    label_smoothing=0.1,
+    mixup=0.3,
+    cutmix=0.5,
+    augmentation=Augmentation(flip=0.0),
+)
+"""Everything on that a resume could get wrong."""
+
+
+def small_task(store: Store, recipe: Recipe, *, composites: bool = False, **changes: Any) -> TrainTask:
+    """A snapshot of 4 x 12 digits in `store` (each class's last train row a composite), 3 folds, a selection part."""
+    rows, kept = digit_rows(12, side=32)
+    placed: dict[str, int] = {}
+    table: list[FoldRow] = []
+    for place, row in enumerate(rows):
+        nth = placed[row.label] = placed.get(row.label, -1) + 1
+        part = "selection" if nth % 4 == 3 else "train"
+        rows[place] = dataclasses.replace(row, kind="composite" if nth == 10 else "photo", part=part)
+        table.append(FoldRow(row.image_id, row.path, row.label, row.group, part, nth % 3 if part == "train" else None))
+    folds = FoldTable(table)
+    snapshot = write_snapshot(store, rows, kept.__getitem__)
+    task = TrainTask(
+        name="teacher/fold0",
+        snapshot=snapshot.snapshot_id,
+        folds=store.put_blob(folds.to_csv()),
+        classes=folds.classes,
+        held_out=(0,),
+        recipe=recipe.model_dump(mode="json"),
+        composites=composites,
+    )
+    return dataclasses.replace(task, **changes)
+
+
+def small_work(
+    task: TrainTask, store: Store, cache: Cache, *, attempt: int = 1, reporter: Reporter | None = None
+) -> Work:
+    nonce = f"nonce{attempt}"
+    reporter = reporter or RecordingReporter()
+    return Work(task_id(task), spec_hash(task), attempt, nonce, store, cache, reporter)
+
+
+class WatchedBackend(LocalBackend):
+    """A local disk that calls `before` and `after` with (what it does, key) around every write."""
+
+    def __init__(
+        self,
+        root: Path,
+        before: Callable[[str, str, bytes], None] = lambda _action, _key, _data: None,
+        after: Callable[[str, str], None] = lambda _action, _key: None,
+    ) -> None:
+        super().__init__(root)
+        self.before, self.after = before, after
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        self.before("put", key, data)
+        won = super().put_if_absent(key, data)
+        self.after("put", key)
+        return won
+
+    def publish(self, key: str, data: bytes) -> None:
+        self.before("publish", key, data)
+        super().publish(key, data)
+        self.after("publish", key)
+
+    def delete(self, key: str) -> None:
+        self.before("delete", key, b"")
+        super().delete(key)
+        self.after("delete", key)
+
+
+def kill_me() -> None:
+    """What a power cut does: no handler runs, nothing is flushed."""
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+class KillingReporter(RecordingReporter):
+    """Kills the process when it is asked for the `step`-th time, which is after that many steps."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.left = step
+
+    def stop_requested(self) -> bool:
+        self.left -= 1
+        if self.left == 0:
+            kill_me()
+        return False
+
+
+class StoppingReporter(RecordingReporter):
+    """Asks to stop at the `step`-th step of the attempt."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.left = step
+
+    def stop_requested(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def ticking_clock(seconds: float) -> Callable[[], float]:
+    """A clock that goes on by `seconds` whenever it is read."""
+    return itertools.count(0.0, seconds).__next__
+
+
+def killer(point: str, nth: int) -> tuple[Callable[[str, str, bytes], None], Callable[[str, str], None]]:
+    """The `before` and `after` of a backend that is killed the `nth` time it comes to `point`."""
+    left = nth
+
+    def due(reached: bool) -> bool:
+        nonlocal left
+        left -= reached
+        return reached and left == 0
+
+    def before(action: str, key: str, data: bytes) -> None:
+        if point == "blob half written" and due(action == "publish" and key.startswith("blobs/")):
+            Path(os.environ["FOLD_STORE"], "blobs", ".torn.part").write_bytes(data[: len(data) // 2])
+            kill_me()
+        if point == "blob stands, commit does not" and due(action == "put" and key.startswith("commits/")):
+            kill_me()
+        if point == "commit stands, old blobs too" and due(action == "delete"):
+            kill_me()
+
+    def after(action: str, key: str) -> None:
+        if point == "commit stands" and due(action == "put" and key.startswith("commits/")):
+            kill_me()
+
+    return before, after
+
+
+def train_until_killed(root: str, task_json: dict[str, Any], kill: tuple[str, int], tick_seconds: float) -> None:
+    """The body of a process that is killed the n-th time it comes to a named point of its training."""
+    point, nth = kill
+    os.environ["FOLD_STORE"] = root
+    task = from_json(task_json)
+    assert isinstance(task, TrainTask)
+    reporter = KillingReporter(nth) if point == "step" else RecordingReporter()
+    store = Store(WatchedBackend(Path(root), *killer(point, nth)))
+    work = small_work(task, store, Cache(Path(root).parent / "cache", 1.0), reporter=reporter)
+    train_fold(task, work, ticking_clock(tick_seconds))
