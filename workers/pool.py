@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from types import ModuleType
 from typing import Any, TypeVar
 
 import cv2
@@ -44,16 +47,30 @@ def pooled(
 
 
 def _by_others(work: Callable[..., Answer], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Answer]:
+    assert work.__module__ != "__main__", f"{work.__name__} must live in a module that other processes can import"
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_process) as pool:
         try:
-            yield from pool.map(work, *zip(*jobs, strict=True), chunksize=_JOBS_AT_ONCE)
+            with _without_main():  # `map` starts every process at once
+                answers = pool.map(work, *zip(*jobs, strict=True), chunksize=_JOBS_AT_ONCE)
+            yield from answers
         except BrokenProcessPool as error:
             raise UserError(
                 "a process that handles photos died",
                 where=f"{work.__name__}, {processes} processes",
                 mend="most likely memory ran out: use fewer processes, or remove the largest photos",
             ) from error
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the running script from processes being started: each would run its imports, torch and Ray among them."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_process() -> None:

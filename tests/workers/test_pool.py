@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,19 @@ def test_much_work_goes_to_others_and_photos_are_the_same(tmp_path: Path) -> Non
     assert together == alone
     assert alone[7] == "the file is empty"
     assert [(tmp_path / f"{n}.kept").read_bytes() for n in range(24) if n != 7] == kept
+
+
+def test_the_script_that_asks_is_not_run_again(tmp_path: Path) -> None:
+    script = tmp_path / "story.py"
+    script.write_text(
+        "import os, workers.pool\n"
+        f"open({str(tmp_path / 'ran')!r}, 'a').write('once ')\n"
+        "answers = list(workers.pool.pooled(os.path.basename, [('a/b',)] * 20, 2, pool_pays_seconds=-1))\n"
+        "assert answers == ['b'] * 20\n"
+    )  # without the guard that such scripts need
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, str(script)], check=True, timeout=120, env={**os.environ, "PYTHONPATH": str(root)})
+    assert (tmp_path / "ran").read_text() == "once "
 
 
 def test_a_process_that_dies_is_said_in_words() -> None:
