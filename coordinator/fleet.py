@@ -9,6 +9,7 @@ with its next task.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -240,8 +241,11 @@ def _begin_ray(address: str | None) -> Scratch | None:
     if address is not None:
         code = [package.__path__[0] for package in (workers, shared_store)]
         try:
+            if address != "auto":  # Ray itself tries a dead address for many minutes
+                host, _, port = address.rpartition("://")[2].rpartition(":")
+                socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
             ray.init(address=address, runtime_env={"py_modules": code}, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
             mend = "start the cluster with `ray up cluster.yaml`, or leave out fleet.address to run on this machine"
             raise UserError(f"no Ray cluster answers: {error}", where=f"fleet.address {address}", mend=mend) from error
         return None

@@ -260,6 +260,13 @@ class MachinesAgain:
         return facts
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1"])
+def test_a_cluster_that_does_not_answer_is_named_at_once(store: Store, address: str) -> None:
+    with pytest.raises(UserError, match="no Ray cluster answers") as caught:
+        RayFleet(FleetSection(address=address), StoreSection(url=store.url), "cache", chosen)
+    assert address in caught.value.where
+
+
 HOLDER = """
 import signal, sys, time
 sys.path[:0] = sys.argv[2:]
