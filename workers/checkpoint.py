@@ -78,9 +78,9 @@ def unpack(data: bytes) -> tuple[Any, dict[str, Any]]:
 def _encoded(value: object, path: str, tensors: dict[str, Tensor]) -> object:
     """JSON for `value` at `path`; tensors move to `tensors` under their path and leave that."""
     if isinstance(value, Tensor):
-        assert path not in tensors, f"two tensors at {path}"
-        tensors[path] = value.detach().cpu()
-        return {"tensor": path}
+        name = path if path not in tensors else f"{path}#{len(tensors)}"  # keys 1 and "1" make one path
+        tensors[name] = value.detach().cpu()
+        return {"tensor": name}
     if isinstance(value, Mapping):
         items = [[_encoded(k, path, tensors), _encoded(v, f"{path}/{k}", tensors)] for k, v in value.items()]
         return {"items": items}

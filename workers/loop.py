@@ -209,6 +209,7 @@ def logits_of(
     model: nn.Module, source: ImageSource, image_ids: Sequence[str], *, recipe: Recipe, device: str, threads: int = 0
 ) -> NDArray[np.float32]:
     """Logits float32 [n, classes] of images as they are (resized and padded only), rows as `image_ids`."""
+    assert image_ids, "there are no images to predict"
     place = torch.device(device)
     normalise, dtype = normaliser(recipe, place), compute_dtype(recipe, place)
     batch_size = 2 * (recipe.micro_batch or recipe.batch_size)
