@@ -1,4 +1,4 @@
-"""The Ray port: which machines there are, start, stop, and what became of it. Only search.py also knows Ray.
+"""The Ray port: which machines there are, start, stop, and what became of it. cluster.py begins Ray.
 
 Ray starts processes; it decides nothing. Each slot is one long-lived actor that takes no CPU in Ray's books
 (plan.py is the one placer, and Tune's trials find the CPUs free while slots idle), a GPU where there is one,
@@ -8,8 +8,6 @@ with its next task.
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +17,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import shared_store
-import workers
+from coordinator.cluster import begin_ray
 from coordinator.config import FleetSection, StoreSection
 from coordinator.events import Fact, MachineJoined, MachineLeft, Progressed, Start, Stop, TaskEnded
-from coordinator.scratch import Scratch
-from shared_store.errors import UserError
 from shared_store.records import Result
 from shared_store.store import Store
 from workers.run import Place, guarded
@@ -45,12 +40,6 @@ DRIVER = "driver"
 WORKER_KINDS = tuple(kind.kind for kind in (TrainTask, LabelTask, BundleTask, PredictTask))
 POLL_SECONDS = 0.2
 ANSWER_SECONDS = 10.0  # for a value that Ray says is there
-OBJECT_STORE_BYTES = 256 * 2**20  # reports and outcomes are small; data goes through the store
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_enable_worker_prestart": "0",  # idle workers that nobody asked for cost seconds and 80 MB each
-    "RAY_prestart_worker_first_driver": "0",
-}
 
 Search = Callable[[SearchTask, Store], Result]
 
@@ -102,7 +91,7 @@ class RayFleet:
         self._slots: dict[tuple[str, int], Any] = {}
         self._runs: dict[tuple[str, int], _Run] = {}  # by (task, attempt)
         self._outbox: list[Fact] = [MachineJoined(DRIVER, 1, (SearchTask.kind,))]
-        self.scratch = _begin_ray(settings.address)
+        self.scratch = begin_ray(settings.address)
 
     def discover(self) -> list[Fact]:
         alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
@@ -231,30 +220,3 @@ class RayFleet:
         if ran.outcome.failure in (Failure.LOST, Failure.CRASHED, Failure.OUT_OF_MEMORY):
             self._dismiss(run.place)  # what a fault left in the process must not reach the next task
         return [*(Progressed(progress) for progress in ran.reports), TaskEnded(ran.outcome)]
-
-
-def _begin_ray(address: str | None) -> Scratch | None:
-    """Connect to the cluster at `address`, or begin a Ray of our own and return its folder. UserError if neither."""
-    for name, value in RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "foldfleet"}
-    if address is not None:
-        code = [package.__path__[0] for package in (workers, shared_store)]
-        try:
-            if address != "auto":  # Ray itself tries a dead address for many minutes
-                host, _, port = address.rpartition("://")[2].rpartition(":")
-                socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-            ray.init(address=address, runtime_env={"py_modules": code}, **quiet)
-        except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
-            mend = "start the cluster with `ray up cluster.yaml`, or leave out fleet.address to run on this machine"
-            raise UserError(f"no Ray cluster answers: {error}", where=f"fleet.address {address}", mend=mend) from error
-        return None
-    scratch = Scratch()
-    ray.init(
-        address="local",  # without it Ray joins whatever cluster it finds on this machine
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=str(scratch.path),
-        **quiet,
-    )
-    return scratch
