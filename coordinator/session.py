@@ -43,6 +43,7 @@ class Session:
     store: Store
     experiment: Experiment
     console: Console
+    new_recipe: bool  # not the one of this run's last command
 
     @classmethod
     def open(cls, run: str, config: str | None, overrides: Sequence[tuple[str, object]], console: Console) -> Session:
@@ -59,10 +60,15 @@ class Session:
         if own is not None and config is None:
             where = f"{layout.run_file(run, CONFIG)} and the command line"
             experiment = parse(own.decode(), where, [*overrides, ("store.url", experiment.store.url)])
-        session = cls(run, store, experiment, console)
-        if own is not None:
-            session._tell_changes(parse(own.decode(), layout.run_file(run, CONFIG)))
+        before = None if own is None else parse(own.decode(), layout.run_file(run, CONFIG))
+        session = cls(run, store, experiment, console, before is None or before.recipe != experiment.recipe)
+        if before is not None:
+            session._tell_changes(before)
         return session
+
+    def record(self) -> None:
+        """Keep the configuration in the run, for the commands that follow."""
+        self.store.publish(layout.run_file(self.run, CONFIG), to_yaml(self.experiment))
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -83,7 +89,6 @@ class Session:
             with FileLock(lock, timeout=0):
                 since = datetime.now().astimezone().isoformat(timespec="seconds")
                 self.store.publish(holder, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
-                self.store.publish(layout.run_file(self.run, CONFIG), to_yaml(self.experiment))
                 yield
         except Timeout as error:
             who = (self.store.read(holder) or b"another process").decode()

@@ -24,8 +24,13 @@ def bring(session: Session, *prefixes: str) -> Known:
     publishes what it has before RunFailedError or StoppedError passes on.
     """
     with session.held():
+        if session.new_recipe and session.experiment.fleet.address is None:
+            from workers.preflight import check_recipe  # torch takes seconds to load, and only training needs it
+
+            check_recipe(session.experiment.recipe)
         data = prepare_data(session.experiment, session.store, session.console)
         data.record(session.store, session.run)
+        session.record()
         session.console.print(describe(data))
         for line in findings(data.prepared):
             session.say(line)

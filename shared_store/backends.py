@@ -141,7 +141,5 @@ def _explained(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             mend = "free some space there (or give --store another disk), then give the same command again"
             raise StoreError("the store's disk is full", where=str(path), mend=mend) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            mend = "give --store a folder that you may write to"
-            raise StoreError(f"the store is not writable ({error.strerror})", where=str(path), mend=mend) from error
-        raise
+        mend = "give --store a folder that you may write to, or bring its disk back; nothing that stood is lost"
+        raise StoreError(f"the store cannot be used ({error.strerror})", where=str(path), mend=mend) from error
