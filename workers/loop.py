@@ -108,7 +108,8 @@ class Learner:
     def look(self) -> None:
         """Fetch the losses of the steps since the last look into the tally. Raises NanLossError."""
         unseen, self._unseen = self._unseen, []
-        losses = torch.stack([loss for _, _, loss in unseen]).tolist() if unseen else []
+        one = len(unseen) < 2
+        losses = [loss.item() for _, _, loss in unseen] if one else torch.stack([u[2] for u in unseen]).tolist()
         for (step, image_ids, _), loss in zip(unseen, losses, strict=True):
             if not math.isfinite(loss):
                 raise NanLossError(step, image_ids)
@@ -163,24 +164,27 @@ class Learner:
 
     def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Leave the gradient of the batch's mean loss in the weights, part by part; the mean loss, detached."""
-        count = len(images)
-        part = self.recipe.micro_batch or self.recipe.batch_size
-        total = torch.zeros((), device=self.device)
-        for some_images, some_targets in zip(torch.split(images, part), torch.split(targets, part), strict=True):
+        count, part = len(images), self.recipe.micro_batch or self.recipe.batch_size
+        parts = [(images, targets)]
+        if count > part:
+            parts = list(zip(torch.split(images, part), torch.split(targets, part), strict=True))
+        total: Tensor | None = None
+        for some_images, some_targets in parts:
             alone = len(some_images) == 1 < part
             with _running_statistics(self._batch_norms) if alone else contextlib.nullcontext():
-                loss = self._loss(some_images, some_targets) / count
+                loss = self._loss(some_images, some_targets)
+            if len(parts) > 1:
+                loss = loss * (len(some_images) / count)
             torch.autograd.backward(self.scaler.scale(loss))
-            total += loss.detach()
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None, "a batch without images"
         return total
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy against soft targets [n, classes], smoothed, summed over the images."""
+        """Cross-entropy against soft targets [n, classes], smoothed: the mean over the images."""
         with autocast(self.device, self.dtype):
             logits = self.model(images)
-        return functional.cross_entropy(
-            logits.float(), targets, reduction="sum", label_smoothing=self.recipe.label_smoothing
-        )
+        return functional.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
 
 
 def compute_dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
