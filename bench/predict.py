@@ -20,6 +20,7 @@ import numpy as np
 import timm
 import torch
 
+from workers.folding import folded
 from workers.images import Normaliser
 from workers.predictor import Member, Predictor
 
@@ -34,6 +35,7 @@ def main(model_name: str = "tf_efficientnet_lite0", side: int = 224, images: int
     naive_model = timm.create_model(model_name, num_classes=len(CLASSES)).eval()
     ours_model = timm.create_model(model_name, num_classes=len(CLASSES)).to(memory_format=torch.channels_last).eval()
     ours_model.load_state_dict(naive_model.state_dict())
+    ours_model = folded(ours_model)
     mean, std = torch.full((1, 3, 1, 1), 0.5), torch.full((1, 3, 1, 1), 0.5)
     half = (0.5, 0.5, 0.5)
     predictor = Predictor(CLASSES, [Member("one", side, ours_model, Normaliser(half, half))], "cpu")

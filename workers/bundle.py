@@ -26,6 +26,7 @@ from shared_store.errors import UserError
 from shared_store.layout import slug
 from shared_store.records import Result, canonical_json, sha256
 from workers.card import model_card
+from workers.folding import folded
 from workers.images import Normaliser
 from workers.model import empty_model, load_state, multiply_adds, parameter_count, preprocessing
 from workers.onnx_export import export_onnx
@@ -136,7 +137,7 @@ def _member(entry: MemberEntry, data: bytes, classes: int, where: str, device: s
         load_state(model, safetensors.torch.load(data))
     except (SafetensorError, ValueError) as error:
         raise _broken(f"{entry.file} does not fit {entry.architecture}: {error}", where) from error
-    model = model.to(device).eval().requires_grad_(False)
+    model = folded(model.eval()).to(device).requires_grad_(False)
     return Member(entry.name, entry.image_size, model, Normaliser(entry.mean, entry.std, device))
 
 

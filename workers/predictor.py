@@ -2,7 +2,7 @@
 
 Each member sees a photo exactly as it did in validation: longest side to its image size, centred on black.
 Results do not depend on the batch size but for the order in which float32 sums are taken: logits agree within
-`BATCH_TOLERANCE`, on one machine and device.
+`BATCH_TOLERANCE` (of the largest logit where that is above 1), on one machine and device.
 """
 
 from __future__ import annotations
