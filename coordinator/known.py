@@ -72,8 +72,9 @@ def gather(store: Store, run: str, experiment: Experiment, data: RunData) -> Kno
     for name, task in tasks.items():
         text = metrics_csv(store, name, results.get(name)) if isinstance(task, TrainTask) else None
         if text is not None:
-            rows = csv.DictReader(io.StringIO(text.decode()))
-            curves[name] = [{key: float(value) for key, value in row.items()} for row in rows]
+            rows = list(csv.DictReader(io.StringIO(text.decode())))
+            if rows:  # a fold stopped within its first epoch has none
+                curves[name] = [{key: float(value) for key, value in row.items()} for row in rows]
     labels = [get_soft_labels(store, results[name].blobs["labels"]) for name in results if _is_label(tasks[name])]
     search = next((results[name] for name in results if isinstance(tasks[name], SearchTask)), None)
     return Known(

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from coordinator.charts import Line, interval_bar, line_chart, ticks, whole_ticks
 from coordinator.page import Html, escaped, table, tag
 from coordinator.report import build_report
+from shared_store import layout
 from shared_store.cache import Cache
 from shared_store.store import Store, open_store
+from workers.story import Story
 from workers.tasks import LabelTask, SearchTask, TrainTask
 
 _VOID = {"meta", "line", "circle", "polyline", "path", "br"}
@@ -112,6 +114,14 @@ def test_an_unfinished_run_has_a_page(store: Store, cache: Cache, kinds: tuple[t
     text = _read(build_report(known)).text
     assert ("Not finished" in text) == (SearchTask not in kinds)
     assert "Photos" in text
+
+
+def test_a_fold_stopped_within_its_first_epoch_has_no_curve(store: Store, cache: Cache) -> None:
+    made = finished_run(store, cache, ())
+    teacher = next(name for name, task in made.known().tasks.items() if isinstance(task, TrainTask))
+    store.publish(layout.log(teacher, "metrics.csv"), Story().metrics_csv())
+    assert made.known().curves == {}
+    assert "Photos" in _read(build_report(made.known())).text
 
 
 def test_text_is_escaped_unless_it_is_markup() -> None:
