@@ -20,12 +20,9 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from coordinator.config import Experiment, parse, to_yaml
-from coordinator.drive import drive
-from coordinator.fleet import RayFleet
 from coordinator.graph import Graph
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger, State
-from coordinator.search import run_search
 from coordinator.view import View, summary
 from shared_store import layout
 from shared_store.errors import RunFailedError, StoppedError, UserError
@@ -97,6 +94,10 @@ class Session:
 
     def drive(self, graph: Graph) -> Ledger:
         """Bring every task of `graph` to its result. RunFailedError or StoppedError when that did not happen."""
+        from coordinator.drive import drive  # Ray takes seconds to load: a command that only looks does without
+        from coordinator.fleet import RayFleet
+        from coordinator.search import run_search
+
         fleet_section, store_section = self.experiment.fleet, self.experiment.store
         if fleet_section.address is None:
             self.say("no cluster given: running on an embedded Ray on this machine")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ["shared_store", "workers", "coordinator", "jobs"]  # each may import itself and those before it
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).glob("*.py"))
 FOREIGN = {"shared_store": {"torch", "ray", "timm", "albumentations"}, "workers": {"ray"}, "coordinator": {"torch"}}
-IMPURE = {"ray", "torch", "time", "random", "os", "socket", "threading", "subprocess", "pathlib", "secrets", "cv2"}
+IMPURE = {"ray", "torch", "time", "random", "os", "socket", "threading", "subprocess", "pathlib", "secrets"}
 VOCABULARY = {
     "workers.tasks",
     "workers.recipe",

@@ -1,8 +1,8 @@
 """What happens to a decoded image before it is a model's input. The one module that imports albumentations.
 
 Training: longest side to the image size, padded to a square (wrapped around or black), shift / scale / rotate in one
-warp, flips, one of four colour changes, one of three blurs or noise. Evaluation: longest side and black padding only,
-which is exactly what training does when every probability of `Augmentation` is zero.
+warp, flips, one of four colour changes, one of three blurs or noise. With every probability of `Augmentation` at zero
+that is exactly what `framing.py` does for evaluation.
 
 Each call is seeded by its caller. albumentations' own `set_random_seed` gives every transform of a pipeline its own
 generator with the SAME seed, so that (say) the flip and the warp would be decided by one number; `set_random_state`
@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.framing import Pixels, resized, squared
 from workers.recipe import Augmentation
 
-Pixels = NDArray[np.uint8]
 BRIGHTNESS = CONTRAST = 0.1
 GAMMA_PERCENT = (50, 150)
 HUE = SATURATION = VALUE = 10
@@ -35,16 +35,6 @@ BLUR_PIXELS = 3
 # albumentations' default when the recipe was published: a variance of 10 to 50 grey levels squared.
 NOISE_LEVELS = (10**0.5, 50**0.5)
 _QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
-
-
-class EvaluationTransform:
-    """uint8 [h, w, 3] -> uint8 [side, side, 3]: longest side to `image_size`, centred on black."""
-
-    def __init__(self, image_size: int) -> None:
-        self.image_size = image_size
-
-    def __call__(self, image: Pixels) -> Pixels:
-        return squared(resized(image, self.image_size), self.image_size, wrap=False)
 
 
 class TrainingTransform:
@@ -64,26 +54,6 @@ class TrainingTransform:
         self._local.pipeline.set_random_state(np.random.default_rng(seed), decisions)
         result: Pixels = self._local.pipeline(image=square)["image"]
         return result
-
-
-def resized(image: Pixels, longest_side: int) -> Pixels:
-    """The image with its longest side at `longest_side` pixels: area filter down, linear up, unchanged if it is."""
-    height, width = image.shape[:2]
-    longest = max(height, width)
-    if longest == longest_side:
-        return image
-    size = (max(1, round(width * longest_side / longest)), max(1, round(height * longest_side / longest)))
-    filter_ = cv2.INTER_AREA if longest > longest_side else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size, interpolation=filter_), dtype=np.uint8)
-
-
-def squared(image: Pixels, side: int, wrap: bool) -> Pixels:
-    """The image in the middle of a square, its surroundings wrapped around or black."""
-    height, width = image.shape[:2]
-    top, left = (side - height) // 2, (side - width) // 2
-    borders = (top, side - height - top, left, side - width - left)
-    kind = cv2.BORDER_WRAP if wrap else cv2.BORDER_CONSTANT
-    return np.asarray(cv2.copyMakeBorder(image, *borders, kind), dtype=np.uint8)
 
 
 class _ShiftScaleRotate(albumentations.ImageOnlyTransform):

@@ -35,8 +35,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workers.augment import EvaluationTransform, TrainingTransform
+from workers.augment import TrainingTransform
 from workers.decode import decode
+from workers.framing import EvaluationTransform
 from workers.recipe import Augmentation
 from workers.tuning import tune_process
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from workers.augment import EvaluationTransform
 from workers.decode import decode
+from workers.framing import EvaluationTransform
 from workers.images import Normaliser
 
 Pixels = NDArray[np.uint8]

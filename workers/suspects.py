@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from shared_store.tables import SoftLabels
-from workers.augment import EvaluationTransform
 from workers.decode import decode
+from workers.framing import EvaluationTransform
 
 SHEET_PHOTOS = 40
 _COLUMNS, _SIDE, _GAP, _LINE, _FONT_PIXELS = 5, 176, 12, 16, 12

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from workers.augment import EvaluationTransform, TrainingTransform, _GaussianNoise, _ShiftScaleRotate
+from workers.augment import TrainingTransform, _GaussianNoise, _ShiftScaleRotate
+from workers.framing import EvaluationTransform
 from workers.images import sample_seed
 from workers.recipe import Augmentation
 
