@@ -41,6 +41,7 @@ from workers.recipe import Recipe
 
 _LOOK_EVERY_STEPS = {"cpu": 1}
 _LOOK_EVERY_STEPS_ON_CARDS = 16
+_STEP_STRIDE = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: neighbouring steps get seeds far apart
 
 
 class NanLossError(Exception):
@@ -96,10 +97,11 @@ class Learner:
         prepare_to_train(self.model, head_only=epoch < self.recipe.head_epochs)
         if start == 0:
             self.tally = Tally()
+        self._epoch_seed = seed_of("steps", self.recipe.seed, *self._stream, epoch)
         steps = images.steps(self.recipe.batch_size)
         for step, batch in enumerate(images.batches(epoch, self.recipe.batch_size, start), start):
             set_learning_rate(self.optimizer, learning_rate(self.recipe, epoch, step, steps))
-            self._step(batch, epoch, step, epoch * steps + step)
+            self._step(batch, step, epoch * steps + step)
             if len(self._unseen) >= self._look_every:
                 self.look()
             yield step + 1
@@ -144,8 +146,8 @@ class Learner:
         self.tally = Tally(**state["tally"])
         self._unseen = []
 
-    def _step(self, batch: Batch, epoch: int, step: int, number: int) -> None:
-        seed = seed_of("step", self.recipe.seed, *self._stream, epoch, step)
+    def _step(self, batch: Batch, step: int, number: int) -> None:
+        seed = (self._epoch_seed + step * _STEP_STRIDE) % 2**63
         _seed_device(self.device, seed)
         images = self._normalise(batch.images.to(self.device, non_blocking=True))
         targets = batch.targets.to(self.device, non_blocking=True)

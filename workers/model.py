@@ -110,7 +110,7 @@ def prepare_to_train(model: nn.Module, *, head_only: bool) -> None:
             module.eval()
 
 
-def batch_norms(model: nn.Module) -> list[nn.Module]:
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Every module that draws statistics from the batch while it trains."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
