@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 		--store foldfleet-store --run demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
