@@ -81,12 +81,12 @@ class Learner:
         self.dtype = compute_dtype(recipe, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.tally = Tally()
+        self.last: tuple[int, tuple[str, ...]] = (0, ())  # the newest step looked at: its number, its images
         self._stream = tuple(stream)
         self._parameters = list(model.parameters())
         self._batch_norms = batch_norms(model)
         self._normalise = normaliser(recipe, self.device)
         self._unseen: list[tuple[int, tuple[str, ...], Tensor]] = []
-        self._last: tuple[int, tuple[str, ...]] = (0, ())
         self._look_every = _LOOK_EVERY_STEPS.get(self.device.type, _LOOK_EVERY_STEPS_ON_CARDS)
 
     def epoch(self, images: ImageSet, epoch: int, start: int = 0) -> Iterator[int]:
@@ -117,14 +117,14 @@ class Learner:
                 raise NanLossError(step, image_ids)
             self.tally.loss += loss * len(image_ids)
             self.tally.images += len(image_ids)
-            self._last = (step, image_ids)
+            self.last = (step, image_ids)
 
     def check(self) -> None:
         """Look, and make sure that the weights are finite too: nothing else may be kept. Raises NanLossError."""
         self.look()
         values = [v for v in self.model.state_dict().values() if v.is_floating_point()]
         if not torch.stack(torch._foreach_norm(values, ord=float("inf"))).isfinite().all():
-            raise NanLossError(*self._last)
+            raise NanLossError(*self.last)
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, as nested tables of tensors and plain values."""

@@ -7,6 +7,7 @@ read (metrics.csv, train.log) is made of the history inside the state, so it sur
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -65,7 +66,9 @@ def train_fold(task: TrainTask, work: Work, clock: Clock = time.monotonic) -> Re
     (StoreError when the disk is full: the commits before stand); torch.OutOfMemoryError.
     """
     with repeatable(work.device, work.threads):
-        return _Fold(task, work, clock).run()
+        fold = _Fold(task, work, clock)
+        with contextlib.closing(fold.data.snapshot):
+            return fold.run()
 
 
 class _Fold:
@@ -135,7 +138,10 @@ class _Fold:
             self.story.step = done
             self.story.seconds, mark = self.story.seconds + now - mark, now
             self.after_step(now)
-        metrics = all_metrics(self.logits(self.scored_model(), self.data.scored), self.data.scored_labels)
+        logits = self.logits(self.scored_model(), self.data.scored)
+        if not np.isfinite(logits).all():  # weights can be finite and too large for any sum
+            raise NanLossError(*self.learner.last)
+        metrics = all_metrics(logits, self.data.scored_labels)
         self.story.seconds += self.clock() - mark
         self.end_epoch(metrics)
 

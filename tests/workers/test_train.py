@@ -143,7 +143,7 @@ def cut_at_write(number: int) -> Callable[[str, str, bytes], None]:
     return before
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, 12), min_size=1, max_size=4), tick=st.sampled_from([0.0, 10.0, 25.0]))
 def test_any_number_of_cuts_at_any_write_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory,
