@@ -76,6 +76,8 @@ def initial_model(recipe: Recipe, classes: int, seed: int) -> nn.Module:
             model = _created(recipe, classes, **options)
         except OSError as error:  # the network, or the disk that the weights go to
             raise weights.not_to_be_had(recipe.model, str(error)) from error
+        if not (from_timm and weights.has_own_head(model, classes)):
+            weights.draw_head(model)
     if recipe.weights not in ("timm", "none"):
         weights.load_pretrained(model, recipe.weights)
     return model

@@ -32,14 +32,35 @@ def is_package(source: str) -> bool:
     return source.startswith(_PACKAGE)
 
 
+def heads(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that timm calls the network's classifier."""
+    classifier = _config(model)["classifier"]
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
+
+
 def head_names(model: nn.Module) -> tuple[str, ...]:
     """Names of the parameters of the network's classifier."""
-    classifier = _config(model)["classifier"]
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    starts = tuple(f"{head}." for head in heads)
+    starts = tuple(f"{head}." for head in heads(model))
     names = tuple(name for name, _ in model.named_parameters() if name.startswith(starts))
-    assert names, f"no parameter lies under {heads}, which timm names as the classifier"
+    assert names, f"no parameter lies under {starts}, which timm names as the classifier"
     return names
+
+
+def draw_head(model: nn.Module) -> None:
+    """Draw the classifier anew, uniform within 1 / sqrt(features), as PyTorch's layers do.
+
+    timm draws an EfficientNet's within 1 / sqrt(classes): with few classes the first loss is then several times
+    log(classes), and a short training spends its epochs on taking that back.
+    """
+    for head in heads(model):
+        for module in model.get_submodule(head).modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                module.reset_parameters()
+
+
+def has_own_head(model: nn.Module, classes: int) -> bool:
+    """Whether timm's pretrained weights of this network come with a head for as many classes."""
+    return bool(_config(model)["num_classes"] == classes)
 
 
 def _config(model: nn.Module) -> dict[str, Any]:

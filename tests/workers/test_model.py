@@ -47,6 +47,13 @@ def test_initial_weights_are_a_function_of_the_seed_alone_and_leave_the_random_s
     assert not same(first, initial_model(TINY, 4, seed=8))
 
 
+def test_a_new_head_is_drawn_small_enough_for_a_first_loss_of_log_classes() -> None:
+    model = initial_model(tiny(model="tf_efficientnet_lite0"), 4, seed=1)
+    weight = model.get_submodule("classifier").weight
+    assert isinstance(weight, torch.Tensor)
+    assert 0.9 / 1280**0.5 < weight.abs().max() <= 1 / 1280**0.5
+
+
 @pytest.mark.parametrize(
     ("name", "weights", "mend"),
     [
