@@ -45,7 +45,7 @@ def check_model(name: str, pretrained: bool = False) -> None:
     known = timm.is_model(base)
     if known and (weights.has_timm_weights(name) or not (tag or pretrained)):
         return
-    names = timm.list_pretrained()
+    names = weights.pretrained_names()
     near = [n for n in names if known and n.partition(".")[0] == base]
     near = near or difflib.get_close_matches(name, [*timm.list_models(), *names], 3, 0.5)
     what = f"timm has no pretrained weights called {name!r}" if known else f"timm has no model {name!r}"
