@@ -188,6 +188,12 @@ def verdict(pool: Pool, question: Question, findings: Findings) -> str:
     return " ".join(sentences)
 
 
+def sentences(text: str) -> list[str]:
+    """A verdict split at full stops that end a sentence; those in numbers have no space behind them."""
+    parts = text.replace(". ", ".\n").split("\n")
+    return [part for part in parts if part]
+
+
 def _baselines(pool: Pool, question: Question) -> dict[str, Ensemble]:
     """The simpler choices by label. The best single model is the best within the budget; the means are as they are."""
     singles = within_budget(pool, subsets(len(pool.names), 1), question.budget)

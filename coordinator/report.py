@@ -11,6 +11,7 @@ from collections import Counter
 from coordinator.charts import Line, line_chart
 from coordinator.config import to_yaml
 from coordinator.known import Known
+from coordinator.leaderboard import sentences
 from coordinator.page import Html, bullets, folded, joined, page, section, table, tag
 from coordinator.report_data import photos, soft_labels
 from coordinator.report_ensembles import METRICS, ensembles
@@ -29,17 +30,11 @@ def build_report(known: Known) -> str:
 def _header(known: Known) -> Html:
     run = tag("p", f"run {known.run}", kind="run")
     if known.search is not None:
-        first, *rest = _sentences(known.search["verdict"])
+        first, *rest = sentences(known.search["verdict"])
         chosen = " + ".join(known.tasks[name].name for name in known.winner)
         return tag("header", run, tag("h1", f"Chosen: {chosen}"), tag("p", first), bullets(rest) if rest else "")
     done = f"{len(known.results)} of {len(known.tasks)} tasks are done"
     return tag("header", run, tag("h1", f"Not finished: {done}."))
-
-
-def _sentences(text: str) -> list[str]:
-    """Split at full stops that end a sentence; those in numbers have no space behind them."""
-    parts = text.replace(". ", ".\n").split("\n")
-    return [part for part in parts if part]
 
 
 def _tiles(known: Known) -> Html:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 
 from coordinator.known import Known
+from coordinator.leaderboard import sentences
 from coordinator.session import Session
 from jobs.arguments import parse_arguments
 from jobs.console import command, terminal
@@ -45,7 +46,8 @@ def show_leaderboard(session: Session, known: Known) -> None:
         score, low, high, ms, memory = map(float, numbers)
         table.add_row(members, size, f"{score:.4f}", f"{low:.4f}", f"{high:.4f}", f"{ms:.1f}", f"{memory:.0f}")
     session.console.print(table)
-    session.say(result.texts["verdict"])
+    for sentence in sentences(result.texts["verdict"]):
+        session.console.print(sentence, highlight=False, markup=False)
 
 
 def show_files(session: Session, *files: str) -> None:
