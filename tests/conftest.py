@@ -11,9 +11,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from shared_store.cache import Cache
 from shared_store.store import Store, open_store
+
+# The same examples in every run of CI; at a desk hypothesis goes on looking for new ones. Loaded machines are slow.
+settings.register_profile("desk", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
 @pytest.fixture
