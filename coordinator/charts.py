@@ -71,8 +71,10 @@ def interval_bar(
 
 def ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers, 1, 2 or 5 times a power of ten apart, that reach over `low` and `high`."""
-    if high - low <= max(1e-12, 1e-9 * max(abs(low), abs(high))):  # no range that a person could tell apart
-        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
+    size = max(abs(low), abs(high))
+    if high - low <= max(1e-12, 1e-9 * size):  # no range that a person could tell apart
+        margin = 0.5 * size if size > 1e-12 else 0.5
+        low, high = low - margin, high + margin
     rough = (high - low) / max(1, count - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
