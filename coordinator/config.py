@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
 class DataSection(Section):
@@ -121,17 +122,20 @@ def to_yaml(experiment: Experiment) -> bytes:
 
 
 def scalar(text: str) -> object:
-    """The value that YAML would read from `text`, with the numbers that YAML 1.1 takes for text (`1e-3`)."""
-    try:
-        value: object = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):
+    """A word of the command line as a value: numbers, true / false, null, `[lists]` and `{mappings}`; else the text.
+
+    YAML 1.1 itself would take `1e-3` for text, and `2024_01`, `12:30` and `no` for something else than text.
+    """
+    if re.fullmatch(r"[-+]?\d+", text):
+        return int(text)
+    if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
+        return float(text)
+    if text in ("true", "false", "null") or text[:1] in ("[", "{"):
         try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text
+    return text
 
 
 def _set(values: dict[str, Any], path: list[str], value: object) -> None:

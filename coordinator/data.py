@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from coordinator.config import Experiment
 from coordinator.folds import assign
-from coordinator.graph import Graph, build
+from coordinator.graph import Graph, Photos, build
+from coordinator.view import shown
 from shared_store import layout
 from shared_store.cache import Cache
 from shared_store.errors import UserError
 from shared_store.folds_table import FoldTable, read_folds
 from shared_store.records import canonical_json
-from shared_store.snapshot import open_snapshot
+from shared_store.snapshot import open_snapshot, read_manifest
 from shared_store.store import Store
 from workers.composites import Composed, add_composites
+from workers.listing import list_photos
 from workers.prepare import Prepared, PrepareSettings, prepare
 
 DATA = "data.json"
@@ -36,16 +35,22 @@ class RunData:
 
     prepared: Prepared
     composed: Composed
-    table: FoldTable
+    test_folds: str  # fold table (blob) of the test photos alone; empty without any
+    table: FoldTable  # all photos
 
     def graph(self, experiment: Experiment) -> Graph:
         """All tasks of the experiment on this data."""
-        has_test = bool(self.table.ids("test"))
-        return build(experiment, self.composed.snapshot_id, self.composed.folds, self.table.classes, has_test)
+        photos = Photos(self.composed.snapshot_id, self.composed.folds)
+        test = Photos(self.prepared.test_snapshot_id, self.test_folds) if self.test_folds else None
+        return build(experiment, photos, self.table.classes, test)
 
     def record(self, store: Store, run: str) -> None:
         """Note in the run what it trains on, for commands that do not reach the photos themselves."""
-        parts = {"prepared": self.prepared.to_bytes().decode(), "composed": self.composed.to_bytes().decode()}
+        parts = {
+            "prepared": self.prepared.to_bytes().decode(),
+            "composed": self.composed.to_bytes().decode(),
+            "test_folds": self.test_folds,
+        }
         store.publish(layout.run_file(run, DATA), canonical_json(parts))
 
 
@@ -56,8 +61,25 @@ def recorded_data(store: Store, run: str) -> RunData:
         mend = f"foldfleet prepare DATA --store {store.url} --run {run}"
         raise UserError(f"the store knows no run {run}", where=f"{store.url}: runs/{run}", mend=mend)
     parts = json.loads(noted)
-    composed = Composed.from_bytes(parts["composed"].encode())
-    return RunData(Prepared.from_bytes(parts["prepared"].encode()), composed, read_folds(store, composed.folds))
+    composed, prepared = (
+        Composed.from_bytes(parts["composed"].encode()),
+        Prepared.from_bytes(parts["prepared"].encode()),
+    )
+    return _whole(store, prepared, composed, parts["test_folds"])
+
+
+def _whole(store: Store, prepared: Prepared, composed: Composed, test_folds: str) -> RunData:
+    tables = [read_folds(store, digest) for digest in (composed.folds, test_folds) if digest]
+    return RunData(prepared, composed, test_folds, FoldTable(row for table in tables for row in table))
+
+
+def check_data(experiment: Experiment) -> None:
+    """UserError when no photos are given, or what is given cannot be listed: known before anything else is done."""
+    data = experiment.data
+    if data.folder is None:
+        mend = "give the folder or CSV of labelled photos: foldfleet prepare DATA --store STORE --run NAME"
+        raise UserError("no photos are given and the run has none yet", where="DATA", mend=mend)
+    list_photos(data.folder, data.selection, data.test)
 
 
 def prepare_data(experiment: Experiment, store: Store, console: Console) -> RunData:
@@ -66,12 +88,11 @@ def prepare_data(experiment: Experiment, store: Store, console: Console) -> RunD
     UserError for data that the person can mend, before any training.
     """
     data, folds = experiment.data, experiment.folds
-    if data.folder is None:
-        mend = "give the folder or CSV of labelled photos: foldfleet prepare DATA --store STORE --run NAME"
-        raise UserError("no photos are given and the run has none yet", where="DATA", mend=mend)
+    check_data(experiment)
+    assert data.folder is not None
     processes = os.cpu_count() or 1
     settings = PrepareSettings(data.longest_side, data.max_rejected, data.near_duplicate_bits)
-    with _shown(console, "reading photos") as progress:
+    with shown(console, "reading photos") as progress:
         prepared = prepare(
             data.folder,
             selection=data.selection,
@@ -83,9 +104,11 @@ def prepare_data(experiment: Experiment, store: Store, console: Console) -> RunD
         )
     cache = Cache(Path(experiment.store.cache_folder).expanduser(), experiment.store.cache_gb)
     snapshot = open_snapshot(store, prepared.snapshot_id, cache)
+    test_rows = read_manifest(store, prepared.test_snapshot_id)[1] if prepared.test_snapshot_id else ()
     fraction = None if data.selection is not None else folds.selection_fraction
-    table = assign(snapshot.rows, folds.count, fraction, folds.seed)
-    with _shown(console, "making composites") as progress:
+    dealt = assign([*snapshot.rows, *test_rows], folds.count, fraction, folds.seed)
+    table, test = (FoldTable(row for row in dealt if (row.part == "test") is tested) for tested in (False, True))
+    with shown(console, "making composites") as progress:
         composed = add_composites(
             store,
             snapshot,
@@ -97,7 +120,7 @@ def prepare_data(experiment: Experiment, store: Store, console: Console) -> RunD
             processes=processes,
         )
     snapshot.close()
-    return RunData(prepared, composed, read_folds(store, composed.folds))
+    return _whole(store, prepared, composed, store.put_blob(test.to_csv()) if len(test) else "")
 
 
 def describe(data: RunData) -> Table:
@@ -127,21 +150,3 @@ def findings(prepared: Prepared) -> list[str]:
     if prepared.leaks:
         lines.append(f"{len(prepared.leaks)} photos stood in two parts: kept in one (leaks.csv)")
     return lines
-
-
-@contextmanager
-def _shown(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress callback (done, all): a bar on a terminal, a line for each tenth when piped."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task(what, total=None, visible=False)
-        told = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal told
-            bar.update(shown, completed=done, total=total, visible=True)
-            if not console.is_terminal and done * 10 // total > told:
-                told = done * 10 // total
-                console.print(f"{what}: {done} of {total}", highlight=False)
-
-        yield progress

@@ -75,7 +75,7 @@ def within_budget(pool: Pool, ensembles: Members, budget: Budget) -> Members:
     if budget.max_ms_per_image is not None:
         fits &= pool.ms_per_image[ensembles].sum(axis=1) <= budget.max_ms_per_image
     if budget.max_memory_gb is not None:
-        fits &= pool.memory_mb[ensembles].sum(axis=1) <= budget.max_memory_gb * 1024
+        fits &= pool.memory_mb[ensembles].sum(axis=1) <= budget.max_memory_gb * 1000
     return ensembles[fits]
 
 
@@ -89,7 +89,7 @@ def candidates(pool: Pool, max_members: int, budget: Budget) -> list[Members]:
     if not len(found[0]):
         raise UserError(
             "no model fits the ensemble's budget: the cheapest takes "
-            f"{pool.ms_per_image.min():.1f} ms per image, the smallest {pool.memory_mb.min() / 1024:.2f} GB",
+            f"{pool.ms_per_image.min():.1f} ms per image, the smallest {pool.memory_mb.min() / 1000:.2f} GB",
             where=f"ensemble.max_ms_per_image {budget.max_ms_per_image}, ensemble.max_memory_gb {budget.max_memory_gb}",
             mend="raise the budget, or train a smaller model",
         )

@@ -193,17 +193,20 @@ class RayFleet:
 
     def _reported(self, run: _Run) -> list[Fact]:
         """Reports that have come, and a request for the next ones. A slot that is gone says so by its end."""
-        facts: list[Fact] = []
-        if run.reports is not None:
-            ready, _ = ray.wait([run.reports], timeout=0)
-            if not ready:
-                return []
-            try:
-                facts += [Progressed(progress) for progress in ray.get(run.reports, timeout=ANSWER_SECONDS)]
-            except RayError:
-                return []
-        run.reports = self._slots[run.place].reports.remote()
+        facts = self._fetched(run, 0.0)
+        if run.reports is None:
+            run.reports = self._slots[run.place].reports.remote()
         return facts
+
+    def _fetched(self, run: _Run, seconds: float) -> list[Fact]:
+        """What a request under way brings within `seconds`; it is over then, unless it has not come."""
+        if run.reports is None or not ray.wait([run.reports], timeout=seconds)[0]:
+            return []
+        reports, run.reports = run.reports, None
+        try:
+            return [Progressed(progress) for progress in ray.get(reports, timeout=ANSWER_SECONDS)]
+        except RayError:
+            return []
 
     def _ended(self, task: str, attempt: int, run: _Run) -> list[Fact]:
         try:
@@ -216,7 +219,8 @@ class RayFleet:
         except RayError as error:
             first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             ran = Ran(Outcome(task, attempt, Failure.LOST, first_line, run.place[0]), ())
+        facts = self._fetched(run, ANSWER_SECONDS)  # a request under way took its reports out of the slot
         del self._runs[task, attempt]
         if ran.outcome.failure in (Failure.LOST, Failure.CRASHED, Failure.OUT_OF_MEMORY):
             self._dismiss(run.place)  # what a fault left in the process must not reach the next task
-        return [*(Progressed(progress) for progress in ran.reports), TaskEnded(ran.outcome)]
+        return [*facts, *(Progressed(progress) for progress in ran.reports), TaskEnded(ran.outcome)]

@@ -73,12 +73,19 @@ class Graph:
         return Graph.of(task for name, task in self.tasks.items() if name in wanted)
 
 
-def build(
-    experiment: Experiment, snapshot_id: str, folds_digest: str, classes: tuple[str, ...], has_test: bool
-) -> Graph:
+@dataclass(frozen=True)
+class Photos:
+    """Frozen photos: a snapshot's id, and the blob of the fold table that says where each belongs."""
+
+    snapshot: str
+    folds: str
+
+
+def build(experiment: Experiment, photos: Photos, classes: tuple[str, ...], test: Photos | None) -> Graph:
     """All tasks of an experiment: teachers, labels, students, search, bundle and, with test images, predictions.
 
-    `snapshot_id` and `folds_digest` name the frozen data and the fold table; `classes` are sorted.
+    `photos` names the train and selection photos, `test` those to predict: they are apart, so that other test photos
+    make no other training. `classes` are sorted.
     UserError when the sections contradict each other.
     """
     distill, count = experiment.distill, experiment.folds.count
@@ -90,13 +97,13 @@ def build(
             where="folds.count, distill.labels",
             mend="raise folds.count, or set distill.labels to oof",
         )
-    data = _Data(snapshot_id, folds_digest, classes)
+    data = _Data(photos.snapshot, photos.folds, classes)
     held_out = list(combinations(range(count), 2)) if nested else [(fold,) for fold in range(count)]
     teachers = [_train(experiment, data, "teacher", folds) for folds in held_out]
     labels = [_label(data, teacher) for teacher in teachers] if two_rounds else []
     students = [_student(experiment, data, fold, labels, nested) for fold in range(count)] if two_rounds else []
     check_leaks([*teachers, *labels, *students], count, nested)
-    end = _end(experiment, data, [*teachers, *students], has_test)
+    end = _end(experiment, data, [*teachers, *students], test)
     return Graph.of([*teachers, *labels, *students, *end])
 
 
@@ -179,7 +186,7 @@ def _student(experiment: Experiment, data: _Data, fold: int, labels: Sequence[La
     return _train(experiment, data, "student", (fold,), taken)
 
 
-def _end(experiment: Experiment, data: _Data, members: Sequence[TrainTask], has_test: bool) -> list[Task]:
+def _end(experiment: Experiment, data: _Data, members: Sequence[TrainTask], test: Photos | None) -> list[Task]:
     """What follows the training: the search over all members, the exported winner, its predictions."""
     search = SearchTask(
         name="search/ensemble",
@@ -190,10 +197,10 @@ def _end(experiment: Experiment, data: _Data, members: Sequence[TrainTask], has_
     )
     described = tuple(_described(member) for member in members)
     bundle = BundleTask(name="bundle/winner", search=task_id(search), members=described, classes=data.classes)
-    if not has_test:
+    if test is None:
         return [search, bundle]
     predict = PredictTask(
-        name="predict/test", bundle=task_id(bundle), snapshot=data.snapshot, folds=data.folds, classes=data.classes
+        name="predict/test", bundle=task_id(bundle), snapshot=test.snapshot, folds=test.folds, classes=data.classes
     )
     return [search, bundle, predict]
 

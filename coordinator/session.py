@@ -27,9 +27,10 @@ from coordinator.view import View, summary
 from shared_store import layout
 from shared_store.errors import RunFailedError, StoppedError, UserError
 from shared_store.store import Store, open_store
-from workers.tasks import Failure
+from workers.tasks import UNCOUNTED, Failure
 
 CONFIG = "config.yaml"
+_PLACES = ("data.folder", "data.selection", "data.test")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Session:
         text, where = "", "the command line"
         if config is not None:
             text, where = _read_config(config), config
+        overrides = [(key, _absolute(value) if key in _PLACES else value) for key, value in overrides]
         experiment = parse(text, where, overrides)
         store = open_store(experiment.store.url)
         own = store.read(layout.run_file(run, CONFIG))
@@ -79,13 +81,15 @@ class Session:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the run: one process at a time drives it. UserError says who holds it and since when."""
-        lock = self.path("lock")
+        lock, holder = self.path("lock"), layout.run_file(self.run, "holder.txt")
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
+        me = f"process {os.getpid()} on {socket.gethostname()} since {since}"
+        if not self.store.backend.exists(holder):
+            self.store.publish(holder, me.encode())  # also says in the store's words when it cannot be written
         lock.parent.mkdir(parents=True, exist_ok=True)
-        holder = layout.run_file(self.run, "holder.txt")
         try:
             with FileLock(lock, timeout=0):
-                since = datetime.now().astimezone().isoformat(timespec="seconds")
-                self.store.publish(holder, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+                self.store.publish(holder, me.encode())
                 yield
         except Timeout as error:
             who = (self.store.read(holder) or b"another process").decode()
@@ -132,7 +136,7 @@ class Session:
         changed = [key for key in new if old.get(key) != new[key] and key.split(".")[0] not in ("fleet", "store")]
         for key in changed:
             self.say(f"changed since this run's last command: {key}: {old.get(key)} -> {new[key]}")
-        if changed:
+        if any(not key.startswith("data.") and key.split(".")[1] not in UNCOUNTED for key in changed):
             self.say("what depends on it is other work now and runs anew; what was finished before stays in the store")
 
 
@@ -159,6 +163,11 @@ class StopSignal:
         if self._asked:
             raise KeyboardInterrupt("At once, as asked twice: each fold goes on from its last commit.")
         self._asked = True
+
+
+def _absolute(place: object) -> object:
+    """A folder as given, or whole, so that the run's own configuration holds wherever the next command is given."""
+    return str(Path(place).expanduser().absolute()) if isinstance(place, str) else place
 
 
 def _read_config(config: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coordinator.data import RunData, describe, findings, prepare_data
+from coordinator.data import RunData, check_data, describe, findings, prepare_data
 from coordinator.graph import Graph
 from coordinator.known import Known, gather
 from coordinator.outputs import publish_known
@@ -24,7 +24,8 @@ def bring(session: Session, *prefixes: str) -> Known:
     publishes what it has before RunFailedError or StoppedError passes on.
     """
     with session.held():
-        if session.new_recipe and session.experiment.fleet.address is None:
+        check_data(session.experiment)
+        if prefixes and session.new_recipe and session.experiment.fleet.address is None:
             from workers.preflight import check_recipe  # torch takes seconds to load, and only training needs it
 
             check_recipe(session.experiment.recipe)

@@ -1,15 +1,18 @@
-"""What the person sees while a run goes on: a live table on a terminal, plain lines when piped.
+"""What the person sees while work goes on: a live table or bar on a terminal, plain lines when piped.
 
 A view is a `drive.Watch`: told every fact and order right after the ledger took it in. It decides nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +27,7 @@ class View:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._epochs: dict[str, int] = {}
+        self._told: dict[str, tuple[int, int]] = {}  # epoch and commit last shown, by task
         self._ledger: Ledger | None = None
         self._live = (
             Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._table)
@@ -74,9 +77,15 @@ class View:
         name = entry.task.name
         if note:
             return f"{name}: {note}"
-        if progress.epoch <= self._epochs.get(progress.task, 0) or progress.mean_ap is None:
+        known_epoch, known_commit = self._told.get(progress.task, (0, 0))
+        new_epoch = progress.epoch > known_epoch and progress.mean_ap is not None
+        new_commit = (progress.commit or 0) > known_commit  # within a long epoch: every few minutes
+        if not new_epoch and not new_commit:
             return ""
-        self._epochs[progress.task] = progress.epoch
+        self._told[progress.task] = (max(progress.epoch, known_epoch), max(progress.commit or 0, known_commit))
+        if not new_epoch and progress.epoch < progress.epochs:
+            step = f"step {progress.step} of {progress.steps}"
+            return f"{name}: in epoch {progress.epoch + 1}/{progress.epochs}, {step}, {_numbers(entry)}"
         return f"{name}: epoch {progress.epoch}/{progress.epochs}, {_numbers(entry)}"
 
     def _table(self) -> Group:
@@ -145,3 +154,21 @@ def _ending(entry: Entry, outcome: Outcome) -> str:
     if outcome.failure is Failure.STOPPED:
         return f"{name}: stopped, its last step is committed"
     return f"{name}: {outcome.failure}. {outcome.what} {outcome.where}".rstrip()
+
+
+@contextmanager
+def shown(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress callback (done, all): a bar on a terminal, a line for each tenth when piped."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        bar_task = bar.add_task(what, total=None, visible=False)
+        told = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told
+            bar.update(bar_task, completed=done, total=total, visible=True)
+            if not console.is_terminal and done * 10 // total > told:
+                told = done * 10 // total
+                console.print(f"{what}: {done} of {total}", highlight=False)
+
+        yield progress

@@ -44,31 +44,34 @@ def parse_arguments(name: str, story: str, arguments: Sequence[str]) -> RunArgum
     program = f"foldfleet {name}"
     if "-h" in arguments or "--help" in arguments:
         tyro.cli(_WithSections, prog=program, description=story, args=["--help"])
-    known, unknown = tyro.cli(
-        RunArguments, prog=program, description=story, args=list(arguments), return_unknown_args=True
-    )
+    rest, overrides_given = _split_off_sections(arguments, program)
+    known, unknown = tyro.cli(RunArguments, prog=program, description=story, args=rest, return_unknown_args=True)
+    if unknown:
+        raise _unknown(unknown[0], program)
     short = {"data.folder": known.data, "store.url": known.store}
     short |= {"data.selection": known.selection, "data.test": known.test}
     overrides: list[tuple[str, object]] = [(key, value) for key, value in short.items() if value is not None]
-    overrides += _section_overrides(unknown, program)
+    overrides += overrides_given
     return RunArguments(known.data, known.config, known.store, known.run, overrides=tuple(overrides))
 
 
-def _section_overrides(words: Sequence[str], program: str) -> list[tuple[str, object]]:
-    """`--recipe.epochs 3` or `--recipe.epochs=3` -> ("recipe.epochs", 3)."""
+def _split_off_sections(words: Sequence[str], program: str) -> tuple[list[str], list[tuple[str, object]]]:
+    """The words without `--recipe.epochs 3` or `--recipe.epochs=3`, and those as ("recipe.epochs", 3)."""
+    rest: list[str] = []
     overrides: list[tuple[str, object]] = []
     left = list(words)
     while left:
         word = left.pop(0)
         key, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or "." not in key:
-            raise _unknown(word, program)
+            rest.append(word)
+            continue
         if not equals:
             if not left or left[0].startswith("--"):
                 raise UserError(f"--{key} has no value", where=program, mend=f"write --{key} VALUE")
             value = left.pop(0)
         overrides.append((key, scalar(value)))
-    return overrides
+    return rest, overrides
 
 
 def _unknown(word: str, program: str) -> UserError:

@@ -25,7 +25,8 @@ def command(name: str, act: Callable[[Sequence[str]], None], arguments: Sequence
         print(f"foldfleet {name}: {error}", file=sys.stderr)
         return error.exit_code
     except (StoppedError, KeyboardInterrupt) as error:
-        print(f"foldfleet {name}: stopped. {error}".rstrip(), file=sys.stderr)
+        how = str(error) or "The same command goes on from there."
+        print(f"foldfleet {name}: stopped. {how}", file=sys.stderr)
         return 130
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,10 @@ def _write(arguments: Sequence[str]) -> None:
     if len(arguments) != 1:
         raise UserError("one folder is needed", where="foldfleet demo", mend="foldfleet demo demo-data")
     root = Path(arguments[0])
+    if root.exists():
+        raise UserError("the folder is there already", where=str(root), mend="use it, remove it, or name another")
+    unfinished = root.with_name(f"{root.name}.part")  # a folder that a kill left half full must not pass for the photos
+    shutil.rmtree(unfinished, ignore_errors=True)
     chosen: dict[str, list[Path]] = {}
     for label, photo in sorted(_cells(), key=lambda cell: hashlib.sha256(cell[1].name.encode()).digest()):
         photos = chosen.setdefault(label, [])
@@ -36,9 +41,10 @@ def _write(arguments: Sequence[str]) -> None:
             photos.append(photo)
     for label, photos in chosen.items():
         for place, photo in enumerate(photos):
-            folder = root / ("test" if place < TEST_PER_CLASS else "train") / label
+            folder = unfinished / ("test" if place < TEST_PER_CLASS else "train") / label
             folder.mkdir(parents=True, exist_ok=True)
             (folder / photo.name).write_bytes(photo.read_bytes())
+    unfinished.rename(root)
     count = sum(map(len, chosen.values()))
     done(
         f"wrote {count} solar-cell photos of {len(chosen)} classes to {root}",

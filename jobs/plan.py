@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,14 +14,14 @@ from coordinator.data import describe, findings, prepare_data
 from coordinator.session import Session
 from coordinator.stages import missing
 from jobs.console import done
-from jobs.run_command import again, run_command
+from jobs.run_command import run_command
 
 
 def main(arguments: Sequence[str]) -> int:
-    return run_command("plan", __doc__, _plan, arguments)
+    return run_command("plan", __doc__, lambda session: _plan(session, arguments), arguments)
 
 
-def _plan(session: Session) -> None:
+def _plan(session: Session, arguments: Sequence[str]) -> None:
     data = prepare_data(session.experiment, session.store, session.console)
     session.console.print(describe(data))
     for line in findings(data.prepared):
@@ -40,7 +41,7 @@ def _plan(session: Session) -> None:
     slots = fleet.slots or max(1, (os.cpu_count() or 1) // fleet.threads)
     session.say(f"fleet: {fleet.address or f'this machine, {slots} folds at once without a GPU'}")
     session.say(f"files: {session.path('report.html').parent}")
-    done(f"{len(to_do)} of {len(graph.tasks)} tasks would run", again(session, "pipeline"))
+    done(f"{len(to_do)} of {len(graph.tasks)} tasks would run", f"foldfleet pipeline {shlex.join(arguments)}")
 
 
 if __name__ == "__main__":

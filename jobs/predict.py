@@ -10,9 +10,10 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from coordinator.view import shown
 from jobs.console import command, done, terminal
+from shared_store.errors import UserError
 from workers.predict import Summary, predict_folder
 
 BATCH_SIZE = 32
@@ -41,10 +42,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _predict(arguments: Sequence[str]) -> None:
     given = tyro.cli(Arguments, prog="foldfleet predict", description=(__doc__ or "").strip(), args=list(arguments))
-    console = terminal()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("predicting", total=None)
+    if given.batch_size < 1:
+        raise UserError("a batch holds at least one photo", where="--batch-size", mend="give 1 or more")
+    with shown(terminal(), "predicting") as progress:
         summary = predict_folder(
             given.bundle,
             given.images,
@@ -52,13 +52,21 @@ def _predict(arguments: Sequence[str]) -> None:
             batch_size=given.batch_size,
             flip_tta=given.flip_tta,
             device=_device(given.device),
-            progress=lambda photos, total: bar.update(shown, completed=photos, total=total),
+            progress=progress,
         )
     _tell(summary)
 
 
 def _device(given: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if given == "auto" else given
+    """UserError for a device that torch does not know or this machine does not have."""
+    if given == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=given)
+    except (RuntimeError, AssertionError) as error:
+        why = next(iter(str(error).splitlines()), "no such device")
+        raise UserError(why, where=f"--device {given}", mend="give cpu, cuda or auto") from error
+    return given
 
 
 def _tell(summary: Summary) -> None:

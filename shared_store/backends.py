@@ -86,7 +86,8 @@ class LocalBackend:
                 return None
 
     def exists(self, key: str) -> bool:
-        return self._path(key).exists()
+        with _explained(self._path(key)):
+            return self._path(key).exists()
 
     def delete(self, key: str) -> None:
         with _explained(self._path(key)):

@@ -5,6 +5,7 @@ A blob that already lies on this machine's own disk is read in place: verified o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -58,15 +59,18 @@ class Cache:
 
     def _make_room(self, wanted_bytes: int) -> None:
         """Evict the longest unused files until `wanted_bytes` more fit; a file held open is skipped."""
-        files = [path for path in self.folder.iterdir() if len(path.name) == 64]
-        by_age = sorted(files, key=lambda path: path.stat().st_mtime)
-        total = sum(path.stat().st_size for path in by_age)
-        for path in by_age:
+        found: list[tuple[float, int, Path]] = []
+        for path in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process may evict at the same time
+                status = path.stat()
+                if len(path.name) == 64:
+                    found.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
             if total + wanted_bytes <= self.limit_bytes:
                 return
-            size = path.stat().st_size
             try:
-                path.unlink()
+                path.unlink(missing_ok=True)
             except PermissionError:  # Windows refuses to remove a file that a fold still reads
                 continue
             total -= size

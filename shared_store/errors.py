@@ -33,6 +33,10 @@ class StoreError(UserError):
     """The store could not do what was asked (not writable, full, gone)."""
 
 
+class MissingBlobError(StoreError):
+    """No bytes stand under the hash that names a blob."""
+
+
 class DamagedBlobError(StoreError):
     """A blob's bytes do not match the hash that names it."""
 

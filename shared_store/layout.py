@@ -3,6 +3,7 @@
 Truth is read by exact key, never by listing:
 
     blobs/<sha256>                 bytes, named by their hash
+    damaged/<sha256>               what stood there and did not match
     commits/<task>/<n>.json        n = 1, 2, 3 ...; one winner each (put if absent)
     results/<task>.json            one per task (put if absent)
     snapshots/<id>.json            a frozen data set (put if absent)
@@ -41,6 +42,11 @@ def slug(name: str) -> str:
 def blob(digest: str) -> str:
     assert _DIGEST.fullmatch(digest), f"not a sha256: {digest!r}"
     return f"blobs/{digest}"
+
+
+def damaged(digest: str) -> str:
+    """Where the bytes of a blob that turned out damaged are put aside."""
+    return f"damaged/{digest}"
 
 
 def commit(task: str, number: int) -> str:

@@ -49,9 +49,9 @@ def write_snapshot(
     if len({row.image_id for row in rows}) != len(rows):
         raise ValueError("an image id stands twice in the rows of a snapshot")
     snapshot_id = sha256(canonical_json([asdict(row) for row in rows]))[:32]
-    existing = store.read(layout.snapshot(snapshot_id))
+    existing = read_whole(store, snapshot_id)
     if existing is not None:
-        return Snapshot.from_bytes(existing)
+        return existing
     places, shards, total_bytes = _pack(store, rows, read, shard_bytes)
     frame = pd.DataFrame([asdict(row) for row in rows])
     frame[["shard", "offset", "length"]] = pd.DataFrame(places, index=frame.index)
@@ -61,6 +61,14 @@ def write_snapshot(
     record = Snapshot(snapshot_id, manifest, shards, len(rows), total_bytes)
     store.put_if_absent(layout.snapshot(snapshot_id), record.to_bytes())
     return record
+
+
+def read_whole(store: Store, snapshot_id: str) -> Snapshot | None:
+    """The record of a snapshot all of whose blobs stand (unverified), else None."""
+    data = store.read(layout.snapshot(snapshot_id))
+    record = None if data is None else Snapshot.from_bytes(data)
+    whole = record is not None and all(store.has_blob(digest) for digest in (record.manifest, *record.shards))
+    return record if whole else None
 
 
 def _pack(

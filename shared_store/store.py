@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared_store import layout
 from shared_store.backends import Backend, LocalBackend
-from shared_store.errors import DamagedBlobError, StoreError
+from shared_store.errors import DamagedBlobError, MissingBlobError, StoreError
 from shared_store.records import sha256
 
 
@@ -29,15 +29,27 @@ class Store:
         return digest
 
     def get_blob(self, digest: str) -> bytes:
-        """The bytes named `digest`, verified. DamagedBlobError when they differ, StoreError when missing."""
+        """The bytes named `digest`, verified. MissingBlobError, or DamagedBlobError when they differ.
+
+        Damaged bytes are put aside, so that whoever makes the right ones again can keep them.
+        """
+        where = f"{self.url}: {layout.blob(digest)}"
         data = self.backend.read(layout.blob(digest))
         if data is None:
-            raise StoreError("a blob is missing", where=f"{self.url}: {layout.blob(digest)}", mend=_RUN_AGAIN)
+            raise MissingBlobError("a blob is missing", where=where, mend=_RUN_AGAIN)
         if sha256(data) != digest:
+            self.backend.publish(layout.damaged(digest), data)
+            self.backend.delete(layout.blob(digest))
             raise DamagedBlobError(
-                "a blob's bytes do not match its hash", where=f"{self.url}: {layout.blob(digest)}", mend=_RUN_AGAIN
+                f"a blob's bytes do not match its hash; they are put aside as {layout.damaged(digest)}",
+                where=where,
+                mend=_RUN_AGAIN,
             )
         return data
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether bytes stand under `digest`, unverified."""
+        return self.backend.exists(layout.blob(digest))
 
     def delete_blob(self, digest: str) -> None:
         self.backend.delete(layout.blob(digest))

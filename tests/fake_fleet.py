@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from coordinator.config import DistillSection, Experiment, FoldsSection
 from coordinator.events import Fact, MachineJoined, MachineLeft, Progressed, Start, Stop, TaskEnded
-from coordinator.graph import Graph, build
+from coordinator.graph import Graph, Photos, build
 from shared_store.commits import put_result
 from shared_store.records import Result
 from shared_store.store import Store
@@ -29,7 +29,8 @@ def small_graph(folds: int = 3, rounds: int = 2, labels: str = "oof", has_test: 
         distill=DistillSection.model_validate({"rounds": rounds, "labels": labels}),
         recipe=Recipe(epochs=3, batch_size=12),
     )
-    return build(experiment, "snapshot", "0" * 64, ("cat", "dog"), has_test)
+    test = Photos("test", "1" * 64) if has_test else None
+    return build(experiment, Photos("snapshot", "0" * 64), ("cat", "dog"), test)
 
 
 def task_seconds(task: Task) -> float:

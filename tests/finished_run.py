@@ -81,10 +81,13 @@ def _data(store: Store) -> RunData:
         images.append(ImageRow(row.image_id, path, label, row.group, part, "photo", (), row.width, row.height))
         folds.append(FoldRow(row.image_id, path, label, row.group, part, fold))
     table = FoldTable(folds)
-    snapshot = write_snapshot(store, images, kept.__getitem__)
+    learned, tested = ([row for row in images if (row.part == "test") is test] for test in (False, True))
+    snapshot, test_snapshot = (write_snapshot(store, some, kept.__getitem__).snapshot_id for some in (learned, tested))
+    learned_table, test_table = (FoldTable(r for r in table if (r.part == "test") is test) for test in (False, True))
     first_test = next(row for row in table if row.part == "test")
     prepared = Prepared(
-        snapshot_id=snapshot.snapshot_id,
+        snapshot_id=snapshot,
+        test_snapshot_id=test_snapshot,
         images={},
         rejected=[{"part": "train", "path": "digit_1/<broken>.jpg", "reason": "the file is empty"}],
         duplicates=[],
@@ -92,7 +95,8 @@ def _data(store: Store) -> RunData:
         ignored=["notes.txt"],
         test_copies={"a copy.jpg": first_test.image_id},
     )
-    return RunData(prepared, Composed(snapshot.snapshot_id, store.put_blob(table.to_csv()), 0), table)
+    composed = Composed(snapshot, store.put_blob(learned_table.to_csv()), 0)
+    return RunData(prepared, composed, store.put_blob(test_table.to_csv()), table)
 
 
 def _result(task: Task, work: Work, data: RunData) -> Result:

@@ -21,9 +21,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from shared_store import layout
 from shared_store.commits import digest_of, last_commit, put_commit, read_commit
-from shared_store.errors import DamagedBlobError
+from shared_store.errors import DamagedBlobError, MissingBlobError
 from shared_store.records import Commit, canonical_json
 from shared_store.store import Store
 
@@ -172,11 +171,9 @@ class Checkpoints:
         return state
 
     def _blob(self, digest: str) -> bytes:
-        if not self.store.backend.exists(layout.blob(digest)):
-            raise DamagedStateError(f"its blob {digest[:12]} is gone")
         try:
             return self.store.get_blob(digest)
-        except DamagedBlobError as error:
+        except (DamagedBlobError, MissingBlobError) as error:
             raise DamagedStateError(error.what) from error
 
     def commit(self, state: Mapping[str, Any], *, epoch: int, step: int, best: str | None) -> Commit:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from shared_store import layout
 from shared_store.folds_table import FoldRow, FoldTable
 from shared_store.records import Record, canonical_json, sha256
-from shared_store.snapshot import ImageRow, OpenSnapshot, write_snapshot
+from shared_store.snapshot import ImageRow, OpenSnapshot, read_whole, write_snapshot
 from shared_store.store import Store
 from workers.decode import decode
 from workers.duplicates import UnionFind
@@ -62,8 +62,9 @@ def add_composites(
     request = [COMPOSITES_VERSION, snapshot.snapshot_id, folds, counts, longest_side, seed]
     key = layout.snapshot(f"composites-{sha256(canonical_json(request))[:32]}")
     known = store.read(key)
-    if known is not None:
-        return Composed.from_bytes(known)
+    composed = None if known is None else Composed.from_bytes(known)
+    if composed is not None and read_whole(store, composed.snapshot_id) is not None:
+        return composed
     pastes = plan_composites(snapshot.rows, table, counts, longest_side, seed)
     with tempfile.TemporaryDirectory(prefix="foldfleet-") as scratch:
         made: dict[str, tuple[Paste, Path]] = {}

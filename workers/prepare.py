@@ -18,7 +18,7 @@ from pathlib import Path
 from shared_store import layout
 from shared_store.errors import UserError
 from shared_store.records import Record, canonical_json, sha256
-from shared_store.snapshot import ImageRow, write_snapshot
+from shared_store.snapshot import ImageRow, read_whole, write_snapshot
 from shared_store.store import Store
 from workers.duplicates import Candidate, Finding, Verdict, judge
 from workers.listing import Listing, Rejected, Source, list_photos
@@ -44,7 +44,8 @@ class PrepareSettings:
 class Prepared(Record):
     """What `prepare` left. The lists hold rows for people; their keys are the tables' columns."""
 
-    snapshot_id: str
+    snapshot_id: str  # train and selection photos
+    test_snapshot_id: str  # test photos, apart: more of them make no other training; empty without any
     images: Mapping[str, int]  # kept images by part
     rejected: list[dict[str, str]]  # part, path, reason
     duplicates: list[dict[str, str]]  # see duplicates.Finding
@@ -82,7 +83,7 @@ def prepare(
     known = store.read(key)
     if known is not None:
         prepared = Prepared.from_bytes(known)
-        if store.read(layout.snapshot(prepared.snapshot_id)) is not None:
+        if all(read_whole(store, name) for name in (prepared.snapshot_id, prepared.test_snapshot_id) if name):
             return prepared
     with tempfile.TemporaryDirectory(prefix="foldfleet-") as scratch:
         read = list(_read_all(listing.sources, settings.longest_side, Path(scratch), progress, processes))
@@ -127,9 +128,14 @@ def _freeze(
     rows = _rows(photos, verdict)
     _refuse_empty_parts(listing, rows, data)
     files = {photo.image_id: photo.file for _, photo in photos}
-    snapshot = write_snapshot(store, rows, lambda image_id: Path(files[image_id]).read_bytes())
+    learned, tested = ([row for row in rows if (row.part == "test") is test] for test in (False, True))
+    snapshots = [
+        write_snapshot(store, some, lambda image_id: Path(files[image_id]).read_bytes()) if some else None
+        for some in (learned, tested)
+    ]
     return Prepared(
-        snapshot_id=snapshot.snapshot_id,
+        snapshot_id=snapshots[0].snapshot_id if snapshots[0] else "",
+        test_snapshot_id=snapshots[1].snapshot_id if snapshots[1] else "",
         images=dict(sorted(Counter(row.part for row in rows).items())),
         rejected=[asdict(row) for row in rejected],
         duplicates=[asdict(finding) for finding in verdict.duplicates],

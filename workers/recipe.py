@@ -15,7 +15,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 class Augmentation(BaseModel):
     """Training transforms. Zeros everywhere leave resize, square padding and normalisation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     pad_wrap: Probability = 0.7
     """Share of photos padded to a square by wrapping around; the rest, and validation, pad with black."""
@@ -37,7 +37,7 @@ class Augmentation(BaseModel):
 class Recipe(BaseModel):
     """One model's training, complete: the same recipe and data give the same model anywhere."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = "tf_efficientnet_b4.ap_in1k"
     """Any timm model."""

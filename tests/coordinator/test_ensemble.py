@@ -92,13 +92,13 @@ def test_budgets_keep_exactly_the_ensembles_that_fit(
         rows
         for size in (1, 2, 3)
         for rows in combinations(range(6), size)
-        if costs[list(rows), 0].sum() <= max_ms and costs[list(rows), 1].sum() <= max_memory * 1024
+        if costs[list(rows), 0].sum() <= max_ms and costs[list(rows), 1].sum() <= max_memory * 1000
     ]
     assert kept == expected
 
 
 def test_a_budget_that_no_model_fits_says_what_the_cheapest_takes() -> None:
-    pool = random_pool(2, 4, 2, 0, ms_per_image=[12.5, 20], memory_mb=[2048, 512])
+    pool = random_pool(2, 4, 2, 0, ms_per_image=[12.5, 20], memory_mb=[2000, 500])
     with pytest.raises(UserError, match=r"12\.5 ms per image, the smallest 0\.50 GB"):
         candidates(pool, 3, Budget(max_ms_per_image=10))
 

@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.config import Experiment
-from coordinator.graph import Graph, build, check_leaks
+from coordinator.graph import Graph, Photos, build, check_leaks
 from shared_store.errors import UserError
 from shared_store.records import canonical_json
 from workers.tasks import BundleTask, LabelTask, SearchTask, Task, TrainTask, from_json, task_id, to_json
 
+PHOTOS, TEST = Photos("snapshot", "0" * 64), Photos("test", "1" * 64)
+
 
 def graph_of(**sections: Any) -> Graph:
-    return build(Experiment.model_validate(sections), "snapshot", "0" * 64, ("cat", "dog"), has_test=True)
+    return build(Experiment.model_validate(sections), PHOTOS, ("cat", "dog"), TEST)
 
 
 def task_of(graph: Graph, name: str) -> Task:
@@ -64,7 +66,7 @@ def test_every_experiment_gives_an_honest_graph(
             "data": {"composites": {"cat": composites}},
         }
     )
-    graph = build(experiment, "snapshot", "0" * 64, ("cat", "dog"), has_test)
+    graph = build(experiment, PHOTOS, ("cat", "dog"), TEST if has_test else None)
     saw = {task: set(range(folds)) - set(t.held_out) for task, t in graph.tasks.items() if isinstance(t, TrainTask)}
     for task in graph.tasks.values():
         if isinstance(task, LabelTask):
@@ -178,3 +180,11 @@ def test_an_input_that_does_not_come_first_is_refused() -> None:
     tasks = list(small_graph().tasks.values())
     with pytest.raises(AssertionError, match="does not come before"):
         Graph.of(reversed(tasks))
+
+
+def test_other_test_photos_are_other_predictions_and_nothing_else() -> None:
+    classes, experiment = ("cat", "dog"), Experiment()
+    before = build(experiment, PHOTOS, classes, TEST).tasks
+    after = build(experiment, PHOTOS, classes, Photos("more", "2" * 64)).tasks
+    assert [before[name].name for name in before.keys() - after.keys()] == ["predict/test"]
+    assert before.keys() > build(experiment, PHOTOS, classes, None).tasks.keys()

@@ -8,14 +8,14 @@ from rich.console import Console
 
 from coordinator.config import Experiment
 from coordinator.events import Event, MachineJoined, Progressed, Start, StopRequested, TaskEnded
-from coordinator.graph import Graph, build
+from coordinator.graph import Graph, Photos, build
 from coordinator.ledger import Ledger
 from coordinator.view import View, duration, summary
 from workers.tasks import Failure, Outcome, Progress
 
 
 def story(console: Console) -> str:
-    graph = build(Experiment(), "snapshot", "0" * 64, ("no", "yes"), has_test=False)
+    graph = build(Experiment(), Photos("snapshot", "0" * 64), ("no", "yes"), None)
     ledger = Ledger(graph)
     task = graph.named("teacher/fold0")[0]
     events: list[Event] = [
@@ -59,5 +59,7 @@ def test_durations_read_as_people_say_them() -> None:
 
 
 def test_the_summary_counts_what_waits() -> None:
-    ledger = Ledger(Graph.of(build(Experiment(), "s", "0" * 64, ("a", "b"), True).tasks.values()))
+    ledger = Ledger(
+        Graph.of(build(Experiment(), Photos("s", "0" * 64), ("a", "b"), Photos("t", "1" * 64)).tasks.values())
+    )
     assert summary(ledger) == "0 of 18 tasks done, 0 running, 18 waiting"

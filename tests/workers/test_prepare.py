@@ -17,7 +17,7 @@ from PIL import Image
 
 from shared_store.cache import Cache
 from shared_store.errors import UserError
-from shared_store.snapshot import OpenSnapshot, open_snapshot
+from shared_store.snapshot import OpenSnapshot, open_snapshot, read_manifest
 from shared_store.store import Store, open_store
 from workers.decode import decode
 from workers.prepare import Prepared, PrepareSettings, prepare
@@ -188,7 +188,8 @@ def test_copies_and_leaks_across_parts_are_reported(store: Store, data: Path, tm
     }
     rows = {(row.part, row.path) for row in opened(store, prepared, tmp_path).rows}
     assert {path for part, path in rows if part == "train"} == {"cat/1.jpg", "cat/5.jpg", "dog/0.jpg", "dog/4.jpg"}
-    assert {path for part, path in rows if part == "test"} == {"again.jpg"}
+    assert {part for part, _ in rows} == {"train", "selection"}
+    assert [row.path for row in read_manifest(store, prepared.test_snapshot_id)[1]] == ["again.jpg"]
     assert set(prepared.test_copies) == {"leak.jpg"}
     assert prepared.images == {"train": 4, "selection": 2, "test": 1}
 
