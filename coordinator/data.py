@@ -25,6 +25,7 @@ from shared_store.store import Store
 from workers.composites import Composed, add_composites
 from workers.listing import list_photos
 from workers.prepare import Prepared, PrepareSettings, prepare
+from workers.weights_file import weights_sha256
 
 DATA = "data.json"
 
@@ -37,12 +38,13 @@ class RunData:
     composed: Composed
     test_folds: str  # fold table (blob) of the test photos alone; empty without any
     table: FoldTable  # all photos
+    weights_sha256: str  # of the recipe's file with pretrained weights; empty without one
 
     def graph(self, experiment: Experiment) -> Graph:
         """All tasks of the experiment on this data."""
         photos = Photos(self.composed.snapshot_id, self.composed.folds)
         test = Photos(self.prepared.test_snapshot_id, self.test_folds) if self.test_folds else None
-        return build(experiment, photos, self.table.classes, test)
+        return build(experiment, photos, self.table.classes, test, self.weights_sha256)
 
     def record(self, store: Store, run: str) -> None:
         """Note in the run what it trains on, for commands that do not reach the photos themselves."""
@@ -50,6 +52,7 @@ class RunData:
             "prepared": self.prepared.to_bytes().decode(),
             "composed": self.composed.to_bytes().decode(),
             "test_folds": self.test_folds,
+            "weights_sha256": self.weights_sha256,
         }
         store.publish(layout.run_file(run, DATA), canonical_json(parts))
 
@@ -65,12 +68,12 @@ def recorded_data(store: Store, run: str) -> RunData:
         Composed.from_bytes(parts["composed"].encode()),
         Prepared.from_bytes(parts["prepared"].encode()),
     )
-    return _whole(store, prepared, composed, parts["test_folds"])
+    return _whole(store, prepared, composed, parts["test_folds"], parts["weights_sha256"])
 
 
-def _whole(store: Store, prepared: Prepared, composed: Composed, test_folds: str) -> RunData:
+def _whole(store: Store, prepared: Prepared, composed: Composed, test_folds: str, weights: str) -> RunData:
     tables = [read_folds(store, digest) for digest in (composed.folds, test_folds) if digest]
-    return RunData(prepared, composed, test_folds, FoldTable(row for table in tables for row in table))
+    return RunData(prepared, composed, test_folds, FoldTable(row for table in tables for row in table), weights)
 
 
 def check_data(experiment: Experiment) -> None:
@@ -120,7 +123,8 @@ def prepare_data(experiment: Experiment, store: Store, console: Console) -> RunD
             processes=processes,
         )
     snapshot.close()
-    return _whole(store, prepared, composed, store.put_blob(test.to_csv()) if len(test) else "")
+    test_folds = store.put_blob(test.to_csv()) if len(test) else ""
+    return _whole(store, prepared, composed, test_folds, weights_sha256(experiment.recipe.weights))
 
 
 def describe(data: RunData) -> Table:

@@ -81,11 +81,13 @@ class Photos:
     folds: str
 
 
-def build(experiment: Experiment, photos: Photos, classes: tuple[str, ...], test: Photos | None) -> Graph:
+def build(
+    experiment: Experiment, photos: Photos, classes: tuple[str, ...], test: Photos | None, weights_sha256: str = ""
+) -> Graph:
     """All tasks of an experiment: teachers, labels, students, search, bundle and, with test images, predictions.
 
     `photos` names the train and selection photos, `test` those to predict: they are apart, so that other test photos
-    make no other training. `classes` are sorted.
+    make no other training. `classes` are sorted. `weights_sha256`: of the file with pretrained weights, if it is one.
     UserError when the sections contradict each other.
     """
     distill, count = experiment.distill, experiment.folds.count
@@ -97,7 +99,7 @@ def build(experiment: Experiment, photos: Photos, classes: tuple[str, ...], test
             where="folds.count, distill.labels",
             mend="raise folds.count, or set distill.labels to oof",
         )
-    data = _Data(photos.snapshot, photos.folds, classes)
+    data = _Data(photos.snapshot, photos.folds, classes, weights_sha256)
     held_out = list(combinations(range(count), 2)) if nested else [(fold,) for fold in range(count)]
     teachers = [_train(experiment, data, "teacher", folds) for folds in held_out]
     labels = [_label(data, teacher) for teacher in teachers] if two_rounds else []
@@ -150,6 +152,7 @@ class _Data:
     snapshot: str
     folds: str
     classes: tuple[str, ...]
+    weights_sha256: str
 
 
 def _train(
@@ -166,6 +169,7 @@ def _train(
         composites=composed,
         labels=labels,
         label_weight=experiment.distill.weight if labels else 0.0,
+        weights_sha256=data.weights_sha256,
     )
 
 

@@ -66,7 +66,7 @@ def unpack(data: bytes) -> tuple[Any, dict[str, Any]]:
         loaded = safetensors.torch.load(data)
         tensors = {name: _with_strides(tensor, header["strides"][name]) for name, tensor in loaded.items()}
         state = _decoded(header["tree"], tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedStateError(f"it is not a checkpoint of this foldfleet ({error})") from error
     bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
@@ -87,6 +87,8 @@ def _encoded(value: object, path: str, tensors: dict[str, Tensor]) -> object:
         return {type(value).__name__: [_encoded(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, torch.dtype):  # some optimizers keep the one of their momentum
+        return {"dtype": str(value).removeprefix("torch.")}
     raise TypeError(f"a {type(value).__name__} cannot be kept in a checkpoint: {path}")
 
 
@@ -96,6 +98,11 @@ def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == "dtype":
+        found = getattr(torch, content)
+        if not isinstance(found, torch.dtype):
+            raise ValueError(f"{content} is no dtype")
+        return found
     if kind == "items":
         return {_decoded(k, tensors): _decoded(v, tensors) for k, v in content}
     parts = [_decoded(item, tensors) for item in content]

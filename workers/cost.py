@@ -45,8 +45,10 @@ def _seconds(model: nn.Module, image: Tensor, clock: Callable[[], float]) -> flo
 def _peak_bytes(model: nn.Module, image: Tensor) -> int:
     if image.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(image.device)
+        before = torch.cuda.memory_allocated(image.device)  # the training's own state lies there too
         model(image)
-        return torch.cuda.max_memory_allocated(image.device)
+        weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), image))
+        return torch.cuda.max_memory_allocated(image.device) - before + weights
     living = _Living()
     living.add([*model.parameters(), *model.buffers(), image])
     with _Watch(living):

@@ -24,6 +24,7 @@ from shared_store.errors import UserError
 from shared_store.records import canonical_json
 from workers import weights
 from workers.recipe import Recipe
+from workers.weights_file import is_package
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def preprocessing(recipe: Recipe) -> Preprocessing:
     """
     check_model(recipe.model)
     config = timm.get_pretrained_cfg(recipe.model)
-    if config is None or weights.is_package(recipe.weights):
+    if config is None or is_package(recipe.weights):
         return Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return Preprocessing(tuple(config.mean), tuple(config.std))
 

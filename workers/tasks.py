@@ -35,6 +35,7 @@ class TrainTask:
     composites: bool = False
     labels: tuple[str, ...] = ()  # ids of label tasks
     label_weight: float = 0.0  # weight of the soft label against the one-hot one
+    weights_sha256: str = ""  # of the file that the recipe names for pretrained weights; its path counts no more then
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -127,10 +128,12 @@ def from_json(value: Mapping[str, Any]) -> Task:
 
 
 def spec_hash(task: Task) -> str:
-    """sha256 of everything that decides the task's result: the payload, but for how often it commits."""
+    """sha256 of everything that decides the task's result: not how often it commits, or where its weights lie."""
     value = to_json(task)
     if isinstance(task, TrainTask):
-        value["recipe"] = {name: v for name, v in task.recipe.items() if name not in UNCOUNTED}
+        by_content = task.weights_sha256 and not task.recipe["weights"].startswith("package:")
+        uncounted = UNCOUNTED | {"weights"} if by_content else UNCOUNTED
+        value["recipe"] = {name: v for name, v in task.recipe.items() if name not in uncounted}
     return sha256(canonical_json(value))
 
 

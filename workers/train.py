@@ -39,6 +39,7 @@ from workers.recipe import Recipe
 from workers.repeatable import repeatable
 from workers.story import Pace, Story
 from workers.tasks import Progress, TrainTask
+from workers.weights_file import weights_sha256
 from workers.work import Work
 
 __all__ = ["NanLossError", "StoppedError", "train_fold"]
@@ -102,6 +103,7 @@ class _Fold:
         resumed = self.checkpoints.resume()
         classes = len(self.task.classes)
         if resumed is None:
+            self._check_weights()
             model = initial_model(self.recipe, classes, seed_of("weights", self.recipe.seed, self.task.held_out))
         else:
             model = empty_model(self.recipe, classes)
@@ -166,6 +168,13 @@ class _Fold:
         if better and self.recipe.keep == "best":
             self.best = self.checkpoints.put_best(self.learner.model.state_dict(), self.story.epoch)
         self.commit()
+
+    def _check_weights(self) -> None:
+        """The pretrained weights must be those that the task was named for."""
+        source, expected = self.recipe.weights, self.task.weights_sha256
+        if expected and weights_sha256(source) != expected:
+            mend = "put the same file there on every machine; if it was changed on purpose, give the command again"
+            raise UserError("the pretrained weights are not there, or not the ones given", where=source, mend=mend)
 
     def commit(self) -> None:
         """Commit where the fold stands, and publish what people read of it."""

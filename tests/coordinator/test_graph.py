@@ -188,3 +188,13 @@ def test_other_test_photos_are_other_predictions_and_nothing_else() -> None:
     after = build(experiment, PHOTOS, classes, Photos("more", "2" * 64)).tasks
     assert [before[name].name for name in before.keys() - after.keys()] == ["predict/test"]
     assert before.keys() > build(experiment, PHOTOS, classes, None).tasks.keys()
+
+
+def test_weights_are_what_is_in_the_file_wherever_it_lies() -> None:
+    def teachers(path: str, sha256: str) -> set[str]:
+        experiment = Experiment.model_validate({"recipe": {"weights": path}})
+        return set(build(experiment, PHOTOS, ("cat", "dog"), None, sha256).named("teacher/"))
+
+    assert teachers("a/file.pth", "1" * 64) == teachers("b/file.pth", "1" * 64)
+    assert not teachers("a/file.pth", "1" * 64) & teachers("a/file.pth", "2" * 64)
+    assert not teachers("a/file.pth", "") & teachers("b/file.pth", "")

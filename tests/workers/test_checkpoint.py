@@ -48,7 +48,7 @@ TENSORS = st.builds(
     st.lists(st.integers(0, 3), max_size=4),
 )
 TREES = st.recursive(
-    PLAIN | st.text(max_size=5) | TENSORS,
+    PLAIN | st.text(max_size=5) | TENSORS | st.sampled_from([torch.bfloat16, torch.float32]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.tuples(inner, inner)
