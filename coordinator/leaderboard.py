@@ -1,9 +1,9 @@
 """What a search leaves for people: the leaderboard, the comparison with simpler choices, the verdict in words. Pure.
 
-The leaderboard holds the best `LEADERBOARD_ROWS` ensembles and the baselines: the best single model, and the plain
-means of all teachers, of all students and of all. A mean of more members than allowed may stand above the winner. Every
-row has its bootstrap interval. The winner is compared with each baseline on the same resamples; a baseline is *as good*
-where the interval of the difference reaches down to zero.
+The leaderboard holds the best `LEADERBOARD_ROWS` ensembles and the baselines: the best single model and teacher, and the
+plain means of all teachers, of all students and of all. A mean of more members than allowed may stand above the winner.
+Every row has its bootstrap interval. The winner is compared with each baseline on the same resamples; a baseline is *as
+good* where the interval of the difference reaches down to zero.
 """
 
 from __future__ import annotations
@@ -195,12 +195,15 @@ def sentences(text: str) -> list[str]:
 
 
 def _baselines(pool: Pool, question: Question) -> dict[str, Ensemble]:
-    """The simpler choices by label. The best single model is the best within the budget; the means are as they are."""
+    """The simpler choices by label. The best single ones are the best within the budget; the means are as they are."""
     singles = within_budget(pool, subsets(len(pool.names), 1), question.budget)
     values = scores(pool.logits, pool.labels, singles, question.metric)
     alone = as_tuples(singles)
-    best = alone[ranked(pool, alone, values, question.metric)[0]]
-    named: dict[str, Ensemble] = {f"best single model ({pool.names[best[0]]})": best}
+    best_first = [alone[place] for place in ranked(pool, alone, values, question.metric)]
+    named: dict[str, Ensemble] = {f"best single model ({pool.names[best_first[0][0]]})": best_first[0]}
+    teacher = next((single for single in best_first if pool.names[single[0]].startswith("teacher/")), None)
+    if teacher is not None and teacher != best_first[0]:
+        named[f"best single teacher ({pool.names[teacher[0]]})"] = teacher
     every = range(len(pool.names))
     for label, prefix in (("teachers", "teacher/"), ("students", "student/"), ("models", "")):
         group = tuple(member for member in every if pool.names[member].startswith(prefix))

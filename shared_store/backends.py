@@ -49,10 +49,8 @@ class LocalBackend:
     """A folder on this machine. Races are settled by `link` (POSIX) or a refusing `rename` (Windows)."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root  # made by the first write: who only looks leaves nothing
         self.url = str(root)
-        with _explained(root):
-            root.mkdir(parents=True, exist_ok=True)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         target = self._path(key)

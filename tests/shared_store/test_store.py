@@ -137,6 +137,8 @@ def test_a_full_disk_says_so_leaves_nothing_torn_and_keeps_what_stood(tmp_path: 
 def test_a_place_that_cannot_be_a_store_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("in the way")
     with pytest.raises(StoreError, match="--store"):
-        open_store(str(tmp_path / "a file"))
+        open_store(str(tmp_path / "a file")).publish("runs/main/config.yaml", b"")
+    open_store(str(tmp_path / "only looked at")).read("runs/main/config.yaml")
+    assert not (tmp_path / "only looked at").exists()
     with pytest.raises(StoreError, match="gopher"):
         open_store("gopher://old/place")
