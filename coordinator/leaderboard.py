@@ -1,6 +1,6 @@
 """What a search leaves for people: the leaderboard, the comparison with simpler choices, the verdict in words. Pure.
 
-The leaderboard holds the best `LEADERBOARD_ROWS` ensembles and the baselines: the best single model and teacher, and the
+The leaderboard holds the best `LEADERBOARD_ROWS` ensembles and the baselines: the best single model and teacher, the
 plain means of all teachers, of all students and of all. A mean of more members than allowed may stand above the winner.
 Every row has its bootstrap interval. The winner is compared with each baseline on the same resamples; a baseline is *as
 good* where the interval of the difference reaches down to zero.
