@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shared_store.folds_table import PARTS, FoldTable, read_folds
+from shared_store.folds_table import FoldTable, read_folds
 from shared_store.records import Result
 from shared_store.store import Store
 
-_OTHER = "(other or unknown)"
+_PARTS = ("train", "selection")
 
 
 def model_card(index: Mapping[str, Any], search: Result, winners: Sequence[Mapping[str, Any]], store: Store) -> bytes:
@@ -40,13 +40,12 @@ def _what(index: Mapping[str, Any]) -> str:
 
 
 def _data(folds: FoldTable, classes: Sequence[str]) -> str:
-    counts = Counter((row.part, row.label if row.label in classes else _OTHER) for row in folds)
-    names = [*classes, *([_OTHER] if any(label == _OTHER for _, label in counts) else [])]
-    rows = [[name, *(counts[part, name] for part in PARTS)] for name in names]
-    rows.append(["all", *(len(folds.ids(part)) for part in PARTS)])
+    counts = Counter((row.part, row.label) for row in folds)
+    rows = [[name, *(counts[part, name] for part in _PARTS)] for name in classes]
+    rows.append(["all", *(len(folds.ids(part)) for part in _PARTS)])
     return (
         "## Data\n\nPhotos by class. The ensemble was chosen on `selection`, which no member ever saw; nothing was "
-        f"chosen on `test`.\n\n{_table(['class', *PARTS], rows)}"
+        f"chosen on test photos.\n\n{_table(['class', *_PARTS], rows)}"
     )
 
 

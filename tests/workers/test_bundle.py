@@ -53,9 +53,8 @@ def test_a_bundle_holds_weights_index_card_and_onnx(folder: Path) -> None:
 def test_the_card_counts_photos_and_says_the_verdict(folder: Path) -> None:
     card = (folder / "README.md").read_text()
     assert "the verdict of the search" in card
-    assert "| digit_0 | 6 | 0 | 1 |" in card
-    assert "| (other or unknown) | 0 | 0 | 1 |" in card
-    assert "| all | 24 | 0 | 4 |" in card
+    assert "| digit_0 | 6 | 0 |" in card
+    assert "| all | 24 | 0 |" in card
     assert "student/fold0" in card
 
 
