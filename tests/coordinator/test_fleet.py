@@ -220,9 +220,9 @@ def test_the_driver_itself_does_the_search_and_the_cores_are_free_for_it(ray_har
 def test_a_run_whose_workers_are_killed_ends_with_the_same_weights(ray_harness: Harness, tmp_path: Path) -> None:
     fleet = ray_harness.fleet
     assert isinstance(fleet, RayFleet)
-    undisturbed = tiny_task(ray_harness.store, "teacher/left-alone", epochs=4)
+    undisturbed = tiny_task(ray_harness.store, "teacher/left-alone", epochs=24)
     ray_harness.outcome(ray_harness.start(undisturbed))
-    task = tiny_task(ray_harness.store, "teacher/disturbed", epochs=4)
+    task = tiny_task(ray_harness.store, "teacher/disturbed", epochs=24)
     killed: list[int] = []
 
     def kill_once(event: Event, _ledger: Ledger) -> None:
