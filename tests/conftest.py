@@ -7,6 +7,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# One mode for every Ray that a test process begins: the first one's is kept in the process, and actors of a later one
+# of another mode die. Without it, whether a token lies in the home folder would decide.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from pathlib import Path
 

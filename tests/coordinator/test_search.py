@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray.util import placement_group
 
 from coordinator.config import EnsembleSection
 from coordinator.ensemble import subsets
@@ -30,25 +30,15 @@ CLASSES = ("cat", "dog", "owl")
 NAMES = ("teacher-fold0", "teacher-fold1", "student-fold0", "student-fold1")
 
 
-class Slot:
-    def here(self) -> bool:
-        return True
-
-
 @pytest.fixture(scope="module")
 def busy_ray() -> Iterator[None]:
-    """One session whose only CPU is held by a slot."""
-    before = os.environ.get("RAY_AUTH_MODE")
-    os.environ["RAY_AUTH_MODE"] = "disabled"
+    """One session whose only CPU is held by somebody else."""
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    slot = ray.remote(num_cpus=1)(Slot).remote()
-    assert ray.get(slot.here.remote())
+    held = placement_group([{"CPU": 1}])
+    assert held.wait(60)
+    assert ray.available_resources().get("CPU", 0) == 0
     yield
     ray.shutdown()
-    if before is None:
-        del os.environ["RAY_AUTH_MODE"]
-    else:
-        os.environ["RAY_AUTH_MODE"] = before
 
 
 def fold_table(images: int, labels: np.ndarray) -> bytes:
