@@ -77,12 +77,15 @@ def _whole(store: Store, prepared: Prepared, composed: Composed, test_folds: str
 
 
 def check_data(experiment: Experiment) -> None:
-    """UserError when no photos are given, or what is given cannot be listed: known before anything else is done."""
-    data = experiment.data
-    if data.folder is None:
+    """UserError when no photos are given, or what is given cannot be listed: known before anything is read."""
+    list_photos(_folder(experiment), experiment.data.selection, experiment.data.test)
+
+
+def _folder(experiment: Experiment) -> str:
+    if experiment.data.folder is None:
         mend = "give the folder or CSV of labelled photos: foldfleet prepare DATA --store STORE --run NAME"
         raise UserError("no photos are given and the run has none yet", where="DATA", mend=mend)
-    list_photos(data.folder, data.selection, data.test)
+    return experiment.data.folder
 
 
 def prepare_data(experiment: Experiment, store: Store, console: Console) -> RunData:
@@ -91,13 +94,11 @@ def prepare_data(experiment: Experiment, store: Store, console: Console) -> RunD
     UserError for data that the person can mend, before any training.
     """
     data, folds = experiment.data, experiment.folds
-    check_data(experiment)
-    assert data.folder is not None
     processes = os.cpu_count() or 1
     settings = PrepareSettings(data.longest_side, data.max_rejected, data.near_duplicate_bits)
     with shown(console, "reading photos") as progress:
         prepared = prepare(
-            data.folder,
+            _folder(experiment),
             selection=data.selection,
             test=data.test,
             settings=settings,

@@ -10,11 +10,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -30,6 +31,7 @@ from shared_store.store import Store, open_store
 from workers.tasks import UNCOUNTED, Failure
 
 CONFIG = "config.yaml"
+_Handler = Callable[[int, FrameType | None], Any] | int | None  # what `signal.signal` takes and gives back
 _PLACES = ("data.folder", "data.selection", "data.test")
 
 
@@ -145,7 +147,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._asked = False
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, _Handler] = {}
 
     def requested(self) -> bool:
         return self._asked
@@ -157,7 +159,7 @@ class StopSignal:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def _caught(self, _number: int, _frame: FrameType | None) -> None:
         if self._asked:

@@ -24,8 +24,8 @@ def bring(session: Session, *prefixes: str) -> Known:
     publishes what it has before RunFailedError or StoppedError passes on.
     """
     with session.held():
-        check_data(session.experiment)
         if prefixes and session.new_recipe and session.experiment.fleet.address is None:
+            check_data(session.experiment)  # photos that are not there come before weights that are not
             from workers.preflight import check_recipe  # torch takes seconds to load, and only training needs it
 
             check_recipe(session.experiment.recipe)

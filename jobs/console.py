@@ -5,6 +5,7 @@ Exit codes: 0 all is well, 1 a run failed, 2 something the person can mend, 130 
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -28,6 +29,9 @@ def command(name: str, act: Callable[[Sequence[str]], None], arguments: Sequence
         how = str(error) or "The same command goes on from there."
         print(f"foldfleet {name}: stopped. {how}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read the output has left, as `head` does; nobody is there for a last flush either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 

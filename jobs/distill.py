@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from coordinator.session import Session
 from coordinator.stages import bring
 from jobs.console import done
-from jobs.run_command import again, run_command, show_files
-from shared_store.errors import UserError
+from jobs.run_command import again, refuse_without_students, run_command, show_files
 from workers.tasks import LabelTask
 
 
@@ -18,9 +17,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _distill(session: Session) -> None:
-    if session.experiment.distill.rounds == 1:
-        mend = "set distill.rounds to 2, or go on with: " + again(session, "ensemble")
-        raise UserError("this run has no students to label for", where="distill.rounds: 1", mend=mend)
+    refuse_without_students(session)
     known = bring(session, "label/")
     for _, task, result in known.done(LabelTask):
         session.say(f"{task.name}: {result.texts['audit']}")

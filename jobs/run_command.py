@@ -12,7 +12,8 @@ from coordinator.leaderboard import sentences
 from coordinator.session import Session
 from jobs.arguments import parse_arguments
 from jobs.console import command, terminal
-from workers.tasks import SearchTask
+from shared_store.errors import UserError
+from workers.tasks import SearchTask, TrainTask
 
 Story = Callable[[Session], None]
 
@@ -30,6 +31,20 @@ def run_command(name: str, text: str | None, story: Story, arguments: Sequence[s
 def again(session: Session, name: str) -> str:
     """The command line that takes this run one command further."""
     return f"foldfleet {name} --store {shlex.quote(session.store.url)} --run {session.run}"
+
+
+def refuse_without_students(session: Session) -> None:
+    """UserError when the run has one round only, so that nothing is labelled for students and none are trained."""
+    if session.experiment.distill.rounds == 1:
+        mend = "set distill.rounds to 2, or go on with: " + again(session, "ensemble")
+        raise UserError("this run has no students, nor labels for them", where="distill.rounds: 1", mend=mend)
+
+
+def trained(known: Known, round_name: str) -> str:
+    """`5 teachers stand, mAP 0.8790 on their held-out photos`."""
+    prefix = f"{round_name}/"
+    scores = [result.numbers["mean_ap"] for _, task, result in known.done(TrainTask) if task.name.startswith(prefix)]
+    return f"{len(scores)} {round_name}s stand, mAP {sum(scores) / len(scores):.4f} on their held-out photos"
 
 
 def show_leaderboard(session: Session, known: Known) -> None:

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from coordinator.session import Session
 from coordinator.stages import bring
 from jobs.console import done
-from jobs.run_command import again, run_command, show_files
-from shared_store.errors import UserError
-from workers.tasks import TrainTask
+from jobs.run_command import again, refuse_without_students, run_command, show_files, trained
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -18,14 +16,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _study(session: Session) -> None:
-    if session.experiment.distill.rounds == 1:
-        mend = "set distill.rounds to 2, or go on with: " + again(session, "ensemble")
-        raise UserError("this run has no students", where="distill.rounds: 1", mend=mend)
+    refuse_without_students(session)
     known = bring(session, "student/")
-    students = [result for _, task, result in known.done(TrainTask) if task.name.startswith("student/")]
-    mean = sum(result.numbers["mean_ap"] for result in students) / len(students)
     show_files(session, "report.html")
-    done(f"{len(students)} students stand, mAP {mean:.4f} on their own folds", again(session, "ensemble"))
+    done(trained(known, "student"), again(session, "ensemble"))
 
 
 if __name__ == "__main__":

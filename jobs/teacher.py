@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from coordinator.session import Session
 from coordinator.stages import bring
 from jobs.console import done
-from jobs.run_command import again, run_command, show_files
-from workers.tasks import TrainTask
+from jobs.run_command import again, run_command, show_files, trained
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -18,10 +17,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _teach(session: Session) -> None:
     known = bring(session, "teacher/")
-    teachers = [result for _, task, result in known.done(TrainTask) if task.name.startswith("teacher/")]
-    mean = sum(result.numbers["mean_ap"] for result in teachers) / len(teachers)
     show_files(session, "report.html")
-    done(f"{len(teachers)} teachers stand, mAP {mean:.4f} on the folds they never saw", again(session, "distill"))
+    following = "ensemble" if session.experiment.distill.rounds == 1 else "distill"
+    done(trained(known, "teacher"), again(session, following))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,12 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@dataclass(frozen=True)
 class Record:
     """A frozen dataclass that is kept as JSON with its kind and version."""
 
     def to_bytes(self) -> bytes:
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return canonical_json({"kind": type(self).__name__, "version": VERSION, **fields})
 
     @classmethod
@@ -36,7 +37,7 @@ class Record:
         kind, version = value.pop("kind", None), value.pop("version", None)
         if kind != cls.__name__ or version != VERSION:
             raise ValueError(f"expected a {cls.__name__} record of version {VERSION}, found {kind} version {version}")
-        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        names = {f.name for f in dataclasses.fields(cls)}
         if names != set(value):
             raise ValueError(f"{cls.__name__} record with fields {sorted(value)}, expected {sorted(names)}")
         return cls(**value)

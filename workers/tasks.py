@@ -1,4 +1,4 @@
-"""The vocabulary between coordinator and workers: task payloads, needs, progress, outcomes.
+"""The vocabulary between coordinator and workers: task payloads, progress, outcomes.
 
 Standard library only. A task's id is made of its name and the hash of its whole payload, in which
 inputs are named by *their* ids. So one id stands for one piece of work with all that went into it:
@@ -140,14 +140,6 @@ def spec_hash(task: Task) -> str:
 def task_id(task: Task) -> str:
     """`teacher-fold0-1f3a9c0e5d7b2468`: readable, unique per payload, one part of a key."""
     return f"{slug(task.name)}-{spec_hash(task)[:16]}"
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a slot must offer before a task may start there."""
-
-    memory_gb: float = 0.0
-    gpu: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,23 @@ def test_a_flipped_bit_is_noticed(any_store: Store) -> None:
     assert any_store.get_blob(digest) == b"weights"
 
 
+def test_bytes_that_only_one_reading_got_wrong_are_not_put_aside(tmp_path: Path) -> None:
+    class Flaky(LocalBackend):
+        wrong = 1
+
+        def read(self, key: str) -> bytes | None:
+            data = super().read(key)
+            if self.wrong and data is not None:
+                self.wrong -= 1
+                return data[:-1]
+            return data
+
+    store = Store(Flaky(tmp_path))
+    digest = store.put_blob(b"weights")
+    assert store.get_blob(digest) == b"weights"
+    assert store.list("damaged/") == []
+
+
 def test_a_missing_blob_is_named(any_store: Store) -> None:
     with pytest.raises(StoreError, match=sha256(b"never kept")):
         any_store.get_blob(sha256(b"never kept"))
