@@ -137,12 +137,16 @@ class Learner:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Become what `state` was taken of, to the bit. ValueError when it is another model's or optimizer's."""
+        """Become what `state` was taken of, to the bit at an equal precision.
+
+        ValueError when it is another model's or optimizer's.
+        """
         load_state(self.model, state["model"])
         if self.average is not None:
             load_state(self.average.module, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # a card that needs no loss scale leaves none; one that does begins with the default
+            self.scaler.load_state_dict(state["scaler"])
         self.tally = Tally(**state["tally"])
         self._unseen = []
 

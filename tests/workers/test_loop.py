@@ -150,6 +150,15 @@ def test_a_state_taken_in_mid_epoch_goes_on_to_the_bit_in_any_precision(precisio
     assert compute_dtype(made, torch.device("cpu")) == getattr(torch, precision)
 
 
+@pytest.mark.parametrize(("here", "there"), [("float32", "float16"), ("float16", "float32"), ("bfloat16", "float16")])
+def test_a_fold_moves_between_cards_of_other_precision(here: str, there: str) -> None:
+    """`precision: auto` is 32-bit on a GTX 10 card and 16-bit on an RTX 20: a fold begun on one goes on there."""
+    begun, moved = run_epoch(recipe(precision=here)), learner(recipe(precision=there))
+    moved.load(begun.state())
+    assert distance(begun.model, moved.model) == 0
+    assert list(moved.epoch(images(moved.recipe), 1)) == [1, 2, 3]
+
+
 def test_a_loss_that_is_not_finite_names_its_step_and_images() -> None:
     one = learner(recipe(model="test_vit", image_size=160))
     data = images(one.recipe)
