@@ -105,7 +105,7 @@ def publish_ensemble(store: Store, known: Known) -> None:
     index = store.get_blob(digests.pop(_BUNDLE_INDEX))
     before = store.read(layout.run_file(known.run, _BUNDLE_INDEX))
     keys = {name: layout.run_file(known.run, name) for name in digests}
-    if before == index and all(store.backend.exists(key) for key in keys.values()):
+    if before == index and all(store.exists(key) for key in keys.values()):
         return  # the index goes last, so what it names lies beside it: hundreds of megabytes need not move again
     for name, digest in digests.items():
         publish(store, known.run, {name: store.get_blob(digest)})

@@ -86,7 +86,7 @@ class Session:
         lock, holder = self.path("lock"), layout.run_file(self.run, "holder.txt")
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         me = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-        if not self.store.backend.exists(holder):
+        if not self.store.exists(holder):
             self.store.publish(holder, me.encode())  # also says in the store's words when it cannot be written
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -6,7 +6,6 @@ A blob that already lies on this machine's own disk is read in place: verified o
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from shared_store.errors import DamagedBlobError
+from shared_store.hashing import sha256_of_file
 from shared_store.store import Store
 
 
@@ -32,8 +32,8 @@ class Cache:
             return known
         local = store.blob_path(digest)
         if local is not None and local.exists():
-            if _file_sha256(local) != digest:
-                store.get_blob(digest)  # explains the damage in the store's words
+            if sha256_of_file(local) != digest:
+                store.verify(digest)  # explains the damage in the store's words
                 raise DamagedBlobError(
                     "a blob changed while it was read", where=str(local), mend="give the same command again"
                 )
@@ -47,13 +47,12 @@ class Cache:
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / digest
         with FileLock(str(self.folder / f"{digest}.lock")):  # concurrent folds do not download it twice
-            if target.exists() and _file_sha256(target) == digest:
+            if target.exists() and sha256_of_file(target) == digest:
                 os.utime(target)  # newest used is evicted last
                 return target
-            data = store.get_blob(digest)
-            self._make_room(len(data))
+            self._make_room(store.blob_size(digest))
             temporary = self.folder / f"{secrets.token_hex(8)}.part"
-            temporary.write_bytes(data)
+            store.get_file(digest, temporary)
             temporary.replace(target)
         return target
 
@@ -74,8 +73,3 @@ class Cache:
             except PermissionError:  # Windows refuses to remove a file that a fold still reads
                 continue
             total -= size
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

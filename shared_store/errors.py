@@ -33,6 +33,18 @@ class StoreError(UserError):
     """The store could not do what was asked (not writable, full, gone)."""
 
 
+class StoreDownError(StoreError):
+    """The store does not answer now; the same call may work in a moment."""
+
+
+class StoreRefusedError(StoreError):
+    """The store did not accept who we are: credentials read anew may help once."""
+
+
+class StoreFullError(StoreError):
+    """There is no space left for more."""
+
+
 class MissingBlobError(StoreError):
     """No bytes stand under the hash that names a blob."""
 

@@ -3,6 +3,7 @@
 Truth is read by exact key, never by listing:
 
     blobs/<sha256>                 bytes, named by their hash
+    incoming/<random>              bytes whose hash is not known yet; leftovers of kills are swept by gc
     damaged/<sha256>               what stood there and did not match
     commits/<task>/<n>.json        n = 1, 2, 3 ...; one winner each (put if absent)
     results/<task>.json            one per task (put if absent)
@@ -42,6 +43,10 @@ def slug(name: str) -> str:
 def blob(digest: str) -> str:
     assert _DIGEST.fullmatch(digest), f"not a sha256: {digest!r}"
     return f"blobs/{digest}"
+
+
+def incoming(name: str) -> str:
+    return checked_key(f"incoming/{name}")
 
 
 def damaged(digest: str) -> str:

@@ -5,12 +5,23 @@ The interface is small on purpose; every kind of disk below it is a `Backend`.
 
 from __future__ import annotations
 
+import io
+import os
+import secrets
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from shared_store import layout
-from shared_store.backends import Backend, LocalBackend
+from shared_store.backend import PART_BYTES, Backend, Content, Entry
 from shared_store.errors import DamagedBlobError, MissingBlobError, StoreError
-from shared_store.records import sha256
+from shared_store.hashing import Hashed, Sha256
+from shared_store.local import LocalBackend
+from shared_store.retrying import Retrying
+
+T = TypeVar("T")
+Take = Callable[[bytes | memoryview], object]
+"""Given the parts of a blob in order."""
 
 
 class Store:
@@ -20,39 +31,52 @@ class Store:
         self.backend = backend
         self.url = backend.url
 
-    def put_blob(self, data: bytes) -> str:
-        """Keep `data` and return its sha256. Safe to repeat; a blob already there is not sent again."""
-        digest = sha256(data)
+    def put_blob(self, content: bytes | Content) -> str:
+        """Keep `content` and return its sha256. Safe to repeat; a blob already there is not sent again."""
+        content = Content(content) if isinstance(content, bytes) else content
+        if self.backend.local_path("") is not None and content.path is None and content.size > PART_BYTES:
+            return self._put_while_hashing(content)
+        hashed = Hashed(content)
+        for _ in hashed:
+            pass
+        self.put_named_blob(hashed.digest, content)
+        return hashed.digest
+
+    def put_named_blob(self, digest: str, content: Content) -> None:
+        """Keep `content`, whose sha256 is known to be `digest`; nothing is sent when it stands there whole."""
         key = layout.blob(digest)
-        if not self.backend.exists(key):
-            self.backend.publish(key, data)
-        return digest
+        if self.backend.size(key) != content.size:
+            self.backend.publish(key, content)
 
     def get_blob(self, digest: str) -> bytes:
         """The bytes named `digest`, verified. MissingBlobError, or DamagedBlobError when they differ.
 
         Bytes that do not match twice are put aside, so that whoever makes the right ones again can keep them.
         """
-        where = f"{self.url}: {layout.blob(digest)}"
-        data = self.backend.read(layout.blob(digest))
-        if data is None:
-            raise MissingBlobError("a blob is missing", where=where, mend=_RUN_AGAIN)
-        if sha256(data) != digest:
-            again = self.backend.read(layout.blob(digest))  # what went wrong may have been the reading alone
-            if again is not None and sha256(again) == digest:
-                return again
-            self.backend.publish(layout.damaged(digest), data)
-            self.backend.delete(layout.blob(digest))
-            raise DamagedBlobError(
-                f"a blob's bytes do not match its hash; they are put aside as {layout.damaged(digest)}",
-                where=where,
-                mend=_RUN_AGAIN,
-            )
-        return data
+        return self._verified(digest, self._in_memory)
+
+    def get_file(self, digest: str, target: Path) -> None:
+        """Write the bytes named `digest` into the new file `target`, verified and synced; otherwise like `get_blob`.
+
+        On any error `target` is gone.
+        """
+        try:
+            self._verified(digest, lambda digest: self._in_file(digest, target))
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+    def verify(self, digest: str) -> None:
+        """Read every byte of a blob and keep none: MissingBlobError or DamagedBlobError when it is not right."""
+        self._verified(digest, lambda digest: (self._hashed(digest, lambda _part: None), None))
+
+    def blob_size(self, digest: str) -> int:
+        """How many bytes stand under `digest`, unverified; 0 when there are none."""
+        return self.backend.size(layout.blob(digest)) or 0
 
     def has_blob(self, digest: str) -> bool:
         """Whether bytes stand under `digest`, unverified."""
-        return self.backend.exists(layout.blob(digest))
+        return self.backend.size(layout.blob(digest)) is not None
 
     def delete_blob(self, digest: str) -> None:
         self.backend.delete(layout.blob(digest))
@@ -60,22 +84,76 @@ class Store:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Write a record once. True when `data` is what stands, also after a lost acknowledgement."""
         layout.checked_key(key)
-        return self.backend.put_if_absent(key, data) or self.backend.read(key) == data
+        return self.backend.put_if_absent(key, data) or self.read(key) == data
 
     def read(self, key: str) -> bytes | None:
-        return self.backend.read(layout.checked_key(key))
+        parts = self.backend.parts(layout.checked_key(key))
+        return None if parts is None else b"".join(parts)
 
     def publish(self, key: str, data: bytes) -> None:
         """Overwrite a file that people read, as a whole. Never for truth."""
-        self.backend.publish(layout.checked_key(key), data)
+        self.backend.publish(layout.checked_key(key), Content(data))
 
-    def list(self, prefix: str) -> list[str]:
-        """Keys below `prefix`: a hint, never the truth."""
+    def exists(self, key: str) -> bool:
+        """Whether something stands under `key`."""
+        return self.backend.size(layout.checked_key(key)) is not None
+
+    def list(self, prefix: str) -> list[Entry]:
+        """What lies below `prefix`: a hint, never the truth."""
         return self.backend.list(prefix)
 
     def blob_path(self, digest: str) -> Path | None:
         """Where a blob lies on this machine's own disk (unverified), or None when it lies elsewhere."""
         return self.backend.local_path(layout.blob(digest))
+
+    def _put_while_hashing(self, content: Content) -> str:
+        """A disk of our own gives a finished file its name at once: hash while writing, name it afterwards."""
+        incoming, hashed = layout.incoming(secrets.token_hex(8)), Hashed(content)
+        self.backend.publish(incoming, hashed)
+        if self.backend.size(layout.blob(hashed.digest)) == content.size:
+            self.backend.delete(incoming)
+        else:
+            self.backend.move(incoming, layout.blob(hashed.digest))
+        return hashed.digest
+
+    def _verified(self, digest: str, get: Callable[[str], tuple[str, T]]) -> T:
+        """What `get` brings with the right hash, tried twice; then the blob is put aside."""
+        for _ in range(2):  # what went wrong may have been the reading alone
+            found, value = get(digest)
+            if found == digest:
+                return value
+        self.backend.move(layout.blob(digest), layout.damaged(digest))
+        raise DamagedBlobError(
+            f"a blob's bytes do not match its hash; they are put aside as {layout.damaged(digest)}",
+            where=f"{self.url}: {layout.blob(digest)}",
+            mend=_RUN_AGAIN,
+        )
+
+    def _in_memory(self, digest: str) -> tuple[str, bytes]:
+        buffer = io.BytesIO()
+        return self._hashed(digest, buffer.write), buffer.getvalue()
+
+    def _in_file(self, digest: str, target: Path) -> tuple[str, None]:
+        with target.open("wb") as file:
+            found = self._hashed(digest, file.write)
+            file.flush()
+            os.fsync(file.fileno())
+        return found, None
+
+    def _hashed(self, digest: str, take: Take) -> str:
+        """Hand a blob's parts to `take`; the sha256 of them all."""
+        parts = self.backend.parts(layout.blob(digest))
+        if parts is None:
+            where = f"{self.url}: {layout.blob(digest)}"
+            raise MissingBlobError("a blob is missing", where=where, mend=_RUN_AGAIN)
+        running = Sha256()
+        try:
+            for part in parts:
+                running.feed(part)
+                take(part)
+            return running.hexdigest()
+        finally:
+            running.close()
 
 
 _RUN_AGAIN = "restore it from a copy, or remove the records that name it and give the same command again"
@@ -83,9 +161,14 @@ _RUN_AGAIN = "restore it from a copy, or remove the records that name it and giv
 
 def open_store(url: str) -> Store:
     """Open the store at a path or `file://` URL. UserError for a kind that is not known."""
+    return Store(Retrying(_backend(url)))
+
+
+def _backend(url: str) -> Backend:
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return Store(LocalBackend(Path(url).expanduser().absolute()))
+        return LocalBackend(Path(url).expanduser().absolute())
     if scheme == "file":
-        return Store(LocalBackend(Path(rest)))
-    raise StoreError(f"no store of the kind {scheme}://", where=url, mend="give a folder's path or a file:// URL")
+        return LocalBackend(Path(rest))
+    mend = "give a folder's path, or a URL: file://, head://, sftp:// or s3://"
+    raise StoreError(f"no store of the kind {scheme}://", where=url, mend=mend)

@@ -12,9 +12,10 @@ from typing import Any
 
 from support import RecordingReporter, digit_rows
 
-from shared_store.backends import LocalBackend
+from shared_store.backend import Content
 from shared_store.cache import Cache
 from shared_store.folds_table import FoldRow, FoldTable
+from shared_store.local import LocalBackend
 from shared_store.snapshot import write_snapshot
 from shared_store.store import Store
 from workers.recipe import Augmentation, Recipe
@@ -97,10 +98,15 @@ class WatchedBackend(LocalBackend):
         self.after("put", key)
         return won
 
-    def publish(self, key: str, data: bytes) -> None:
-        self.before("publish", key, data)
-        super().publish(key, data)
+    def publish(self, key: str, content: Content) -> None:
+        self.before("publish", key, b"".join(content))
+        super().publish(key, content)
         self.after("publish", key)
+
+    def move(self, key: str, to: str) -> None:
+        self.before("move", to, b"")
+        super().move(key, to)
+        self.after("move", to)
 
     def delete(self, key: str) -> None:
         self.before("delete", key, b"")

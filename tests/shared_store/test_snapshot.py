@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from support import digit_rows
 
 from shared_store import layout
-from shared_store.backends import LocalBackend
+from shared_store.backend import Content
 from shared_store.cache import Cache
 from shared_store.errors import DamagedBlobError, UserError
+from shared_store.local import LocalBackend
 from shared_store.snapshot import open_snapshot, write_snapshot
 from shared_store.store import Store
 
@@ -26,9 +28,9 @@ class FarBackend(LocalBackend):
     def local_path(self, key: str) -> Path | None:
         return None
 
-    def read(self, key: str) -> bytes | None:
+    def parts(self, key: str, start: int = 0) -> Iterator[bytes] | None:
         self.reads.append(key)
-        return super().read(key)
+        return super().parts(key, start)
 
 
 def test_images_come_back_and_the_order_of_rows_does_not_matter(store: Store, cache: Cache) -> None:
@@ -91,7 +93,7 @@ def test_a_damaged_shard_is_never_read(store: Store, cache: Cache) -> None:
     rows, kept = digit_rows(per_class=2)
     record = write_snapshot(store, rows, kept.__getitem__)
     good = store.get_blob(record.shards[0])
-    store.backend.publish(layout.blob(record.shards[0]), good[:-1] + bytes([good[-1] ^ 1]))
+    store.backend.publish(layout.blob(record.shards[0]), Content(good[:-1] + bytes([good[-1] ^ 1])))
     with pytest.raises(DamagedBlobError):
         open_snapshot(store, record.snapshot_id, cache)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def damage(store: Store, digest: str) -> None:
 
 
 def exists(store: Store, digest: str) -> bool:
-    return store.backend.exists(layout.blob(digest))
+    return store.has_blob(digest)
 
 
 PLAIN = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False)
@@ -235,12 +236,12 @@ def test_a_rival_that_commits_while_a_state_is_read_is_followed(tmp_path: Path) 
     class Slow(WatchedBackend):
         done = False
 
-        def read(self, key: str) -> bytes | None:
+        def parts(self, key: str, start: int = 0) -> Iterator[bytes] | None:
             if key.startswith("blobs/") and not self.done:
                 self.done = True
                 for value in (2, 3, 4):
                     commit(rival, value)
-            return super().read(key)
+            return super().parts(key, start)
 
     late = attempt(Store(Slow(tmp_path)), 2)
     resumed = late.resume()

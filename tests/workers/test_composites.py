@@ -153,7 +153,7 @@ def test_the_same_request_finds_its_result(bench: Bench) -> None:
     bench.store.delete_blob(composed.folds)
     assert bench.add({"smoking": 5}) == composed
     assert bench.store.blob_path(composed.folds) is not None
-    assert not bench.store.backend.exists(f"blobs/{composed.folds}"), "the result was made again"
+    assert not bench.store.has_blob(composed.folds), "the result was made again"
 
 
 def test_a_class_that_is_not_there_is_refused(bench: Bench) -> None:
