@@ -35,7 +35,7 @@ def _file(run: FinishedRun, name: str) -> bytes:
 
 
 def _files(store: Store) -> dict[str, bytes]:
-    keys = store.list("runs/demo/")
+    keys = [entry.key for entry in store.list("runs/demo/")]
     return {key.removeprefix("runs/demo/"): store.read(key) or b"" for key in keys}
 
 

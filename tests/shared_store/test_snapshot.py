@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from far import FarBackend
 from support import digit_rows
 
 from shared_store import layout
 from shared_store.backend import Content
 from shared_store.cache import Cache
 from shared_store.errors import DamagedBlobError, UserError
-from shared_store.local import LocalBackend
 from shared_store.snapshot import open_snapshot, write_snapshot
 from shared_store.store import Store
-
-
-class FarBackend(LocalBackend):
-    """A disk on another machine: nothing can be read in place; counts what is fetched."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.reads: list[str] = []
-
-    def local_path(self, key: str) -> Path | None:
-        return None
-
-    def parts(self, key: str, start: int = 0) -> Iterator[bytes] | None:
-        self.reads.append(key)
-        return super().parts(key, start)
 
 
 def test_images_come_back_and_the_order_of_rows_does_not_matter(store: Store, cache: Cache) -> None:

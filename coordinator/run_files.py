@@ -1,0 +1,66 @@
+"""What a run leaves for people, on this machine too when the store is elsewhere: a report is opened, not downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared_store.backend import Backend, Content, Entry
+from shared_store.layout import slug
+from shared_store.local import LocalBackend
+from shared_store.store import Store
+
+_RUNS = "runs/"
+
+
+def with_run_files_here(store: Store, cache_folder: Path) -> Store:
+    """The same store, with a copy of every file below `runs/` that is published through it kept on this machine.
+
+    A store that lies on this machine is given back as it is.
+    """
+    if store.backend.local_path("") is not None:
+        return store
+    return Store(_RunFilesHere(store.backend, LocalBackend(cache_folder / slug(store.url))))
+
+
+class _RunFilesHere:
+    """A backend elsewhere, and a folder here for what lies below `runs/`. Truth is read from the backend alone."""
+
+    def __init__(self, backend: Backend, here: LocalBackend) -> None:
+        self.url = backend.url
+        self._backend, self._here = backend, here
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        return self._backend.put_if_absent(key, data)
+
+    def publish(self, key: str, content: Content) -> None:
+        self._backend.publish(key, content)
+        if key.startswith(_RUNS):
+            self._here.publish(key, content)
+
+    def parts(self, key: str, start: int = 0) -> Iterator[bytes | memoryview] | None:
+        return self._backend.parts(key, start)
+
+    def size(self, key: str) -> int | None:
+        """None also for a run's file that is not here yet, so that whoever asks publishes it again."""
+        if key.startswith(_RUNS) and self._here.size(key) is None:
+            return None
+        return self._backend.size(key)
+
+    def move(self, key: str, to: str) -> None:
+        assert not key.startswith(_RUNS), f"{key} is for people, and overwritten in its place"
+        self._backend.move(key, to)
+
+    def delete(self, key: str) -> None:
+        self._backend.delete(key)
+        if key.startswith(_RUNS):
+            self._here.delete(key)
+
+    def list(self, prefix: str) -> list[Entry]:
+        return self._backend.list(prefix)
+
+    def local_path(self, key: str) -> Path | None:
+        return self._here.local_path(key) if key.startswith(_RUNS) else None
+
+    def close(self) -> None:
+        self._backend.close()

@@ -1,0 +1,53 @@
+"""A run's files lie on this machine too when its store is elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from far import FarBackend
+from finished_run import finished_run
+
+from coordinator.outputs import publish_known
+from coordinator.run_files import with_run_files_here
+from shared_store.cache import Cache
+from shared_store.store import Store, open_store
+from workers.bundle import load_bundle
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_file_of_a_run_is_here_and_there(tmp_path: Path, cache: Cache) -> None:
+    store = with_run_files_here(Store(FarBackend(tmp_path / "far")), tmp_path / "near")
+    made = finished_run(store, cache)
+    publish_known(store, made.known(), cache)
+    here = store.backend.local_path("runs/demo")
+    assert here is not None
+    assert files(here) == files(tmp_path / "far" / "runs" / "demo")
+    assert load_bundle(here / "bundle", "cpu").classes
+    assert not list((tmp_path / "near").rglob("blobs")), "what is truth stays where it is"
+
+
+def test_a_bundle_that_another_machine_exported_comes_here(tmp_path: Path, cache: Cache) -> None:
+    far = Store(FarBackend(tmp_path / "far"))
+    made = finished_run(far, cache)
+    publish_known(far, made.known(), cache)
+    store = with_run_files_here(far, tmp_path / "near")
+    publish_known(store, made.known(), cache)
+    here = store.backend.local_path("runs/demo")
+    assert here is not None
+    assert files(here) == files(tmp_path / "far" / "runs" / "demo")
+
+
+def test_a_file_taken_away_is_gone_on_both_sides(tmp_path: Path) -> None:
+    store = with_run_files_here(Store(FarBackend(tmp_path / "far")), tmp_path / "near")
+    store.publish("runs/demo/file", b"old")
+    store.backend.delete("runs/demo/file")
+    assert not store.exists("runs/demo/file")
+    assert not list(tmp_path.rglob("file"))
+
+
+def test_a_store_on_this_machine_is_left_as_it_is(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    assert with_run_files_here(store, tmp_path / "near") is store
