@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from shared_store.backend import Backend, Content, Entry
@@ -58,6 +58,9 @@ class _RunFilesHere:
 
     def list(self, prefix: str) -> list[Entry]:
         return self._backend.list(prefix)
+
+    def leftovers(self) -> Sequence[Entry]:
+        return self._backend.leftovers()
 
     def local_path(self, key: str) -> Path | None:
         return self._here.local_path(key) if key.startswith(_RUNS) else None

@@ -105,6 +105,9 @@ class Backend(Protocol):
     def list(self, prefix: str) -> list[Entry]:
         """What lies below `prefix`, sorted by key: a hint for people and clean-ups, never the truth."""
 
+    def leftovers(self) -> Sequence[Entry]:
+        """What writers that were killed left unfinished and no listing shows; `delete` removes each by its key."""
+
     def local_path(self, key: str) -> Path | None:
         """Where the bytes lie on this machine's own disk, for reading in place; None elsewhere."""
 

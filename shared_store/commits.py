@@ -6,9 +6,14 @@ that stands; it loads that one and goes on from it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from shared_store import layout
 from shared_store.records import Commit, Result, sha256
 from shared_store.store import Store
+
+T = TypeVar("T")
 
 
 def put_commit(store: Store, commit: Commit) -> Commit:
@@ -27,18 +32,23 @@ def read_commit(store: Store, task: str, number: int) -> Commit | None:
 
 
 def last_commit(store: Store, task: str) -> Commit | None:
-    """The newest commit. Numbers have no gaps, so doubling and halving finds it in O(log n) reads."""
-    known: Commit | None = None
+    """The newest commit."""
+    return newest(lambda number: read_commit(store, task, number))
+
+
+def newest(read: Callable[[int], T | None]) -> T | None:
+    """The last of what `read` finds under 1, 2, 3 ... without gaps: by doubling and halving, in O(log n) reads."""
+    known: T | None = None
     low, high = 0, 1
-    while (commit := read_commit(store, task, high)) is not None:
-        known, low, high = commit, high, high * 2
+    while (found := read(high)) is not None:
+        known, low, high = found, high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
-        commit = read_commit(store, task, middle)
-        if commit is None:
+        found = read(middle)
+        if found is None:
             high = middle
         else:
-            known, low = commit, middle
+            known, low = found, middle
     return known
 
 

@@ -8,6 +8,10 @@ Truth is read by exact key, never by listing:
     commits/<task>/<n>.json        n = 1, 2, 3 ...; one winner each (put if absent)
     results/<task>.json            one per task (put if absent)
     snapshots/<id>.json            a frozen data set (put if absent)
+    coordinators/<run>/<n>.json    who drives a run, n = 1, 2, 3 ... (put if absent); the newest does
+    coordinators/<run>/<n>.beat    that it still lives, overwritten every few seconds
+    cleaners/<n>.json, <n>.beat    the same of who removes what nobody needs: nobody drives meanwhile
+    probes/<random>                what is written to find out how the store behaves, and removed
     logs/<task>/<file>             metrics.csv, train.log: for people, overwritten
     runs/<run>/...                 what one run leaves for people, overwritten
 """
@@ -20,6 +24,7 @@ from shared_store.errors import UserError
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+CLEANERS = "cleaners"
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
@@ -65,6 +70,26 @@ def result(task: str) -> str:
 
 def snapshot(snapshot_id: str) -> str:
     return checked_key(f"snapshots/{snapshot_id}.json")
+
+
+def coordinators(run: str) -> str:
+    """Below it stand the generations of those who drive a run."""
+    return checked_key(f"coordinators/{run}")
+
+
+def generation(holders: str, number: int) -> str:
+    """Who was the `number`th to hold what `holders` (`coordinators(run)` or CLEANERS) is about."""
+    assert number >= 1, f"generations count from 1, not {number}"
+    return f"{holders}/{number}.json"
+
+
+def beat(holders: str, number: int) -> str:
+    """Where the `number`th holder shows that it lives."""
+    return f"{holders}/{number}.beat"
+
+
+def probe(name: str) -> str:
+    return checked_key(f"probes/{name}")
 
 
 def log(task: str, file: str) -> str:

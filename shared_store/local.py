@@ -12,9 +12,10 @@ import errno
 import io
 import os
 import secrets
+import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -158,20 +159,26 @@ class LocalBackend:
             self._path(key).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> list[Entry]:
-        found = []
-        for path in self.root.rglob("*"):
-            key = path.relative_to(self.root).as_posix()
-            with contextlib.suppress(FileNotFoundError):  # gone since it was seen
-                status = path.stat()
-                if key.startswith(prefix) and path.is_file() and not path.name.startswith("."):
-                    found.append(Entry(key, status.st_size, status.st_mtime))
-        return sorted(found, key=lambda entry: entry.key)
+        return [entry for entry in self._files(hidden=False) if entry.key.startswith(prefix)]
+
+    def leftovers(self) -> Sequence[Entry]:
+        return [entry for entry in self._files(hidden=True) if entry.key.endswith(PART)]
 
     def local_path(self, key: str) -> Path | None:
         return self._path(key)
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+    def _files(self, hidden: bool) -> Sequence[Entry]:
+        found = []
+        for path in self.root.rglob("*"):
+            if path.name.startswith(".") is hidden:
+                with contextlib.suppress(FileNotFoundError):  # gone since it was seen
+                    status = path.stat()
+                    if stat.S_ISREG(status.st_mode):
+                        found.append(Entry(path.relative_to(self.root).as_posix(), status.st_size, status.st_mtime))
+        return sorted(found, key=lambda entry: entry.key)
 
     def _path(self, key: str) -> Path:
         return self.root.joinpath(*key.split("/"))
@@ -190,6 +197,7 @@ class LocalBackend:
     def _write(self, temporary: Path, content: Content) -> None:
         """A file that is here already, finished and never to change, is given a second name instead of a copy."""
         if content.path is not None and _linked(content.path, temporary):
+            os.utime(temporary)  # its age in the store is counted from now, whenever it was made
             return
         with temporary.open("xb", buffering=0) as file:
             for part in content:

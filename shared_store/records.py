@@ -76,6 +76,24 @@ class Result(Record):
 
 
 @dataclass(frozen=True)
+class Holder(Record):
+    """Who drives a run (or cleans a store): one process after another, `generation` counts them from 1.
+
+    `since` is for people and decides nothing; `nonce` tells a process its own record.
+    """
+
+    generation: int
+    run: str
+    host: str
+    process: int
+    since: str
+    nonce: str
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host} since {self.since}"
+
+
+@dataclass(frozen=True)
 class Snapshot(Record):
     """A frozen data set: the manifest table's blob and the shards that hold the kept bytes."""
 

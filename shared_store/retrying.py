@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -58,6 +58,9 @@ class Retrying:
 
     def list(self, prefix: str) -> list[Entry]:
         return self._patiently(lambda: self.inner.list(prefix))
+
+    def leftovers(self) -> Sequence[Entry]:
+        return self._patiently(self.inner.leftovers)
 
     def local_path(self, key: str) -> Path | None:
         return self.inner.local_path(key)
