@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import queue
 import threading
@@ -12,15 +11,16 @@ from pathlib import Path
 from shared_store.backend import PART_BYTES, Content
 
 _AHEAD = 2  # parts that may wait to be hashed: what bounds the memory
+_NO_BOUND = 0  # `queue.Queue`'s word for it
 
 
 class Sha256:
-    """A running sha256. Parts up to the first are hashed in place, more of them in a thread; `digest` waits for it."""
+    """A running sha256. Parts up to the first are hashed in place, more of them in a thread, which `close` ends."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
-        self._parts: queue.Queue[bytes | memoryview | None] = queue.Queue(_AHEAD)
-        self._thread: threading.Thread | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._waiting: deque[Future[None]] = deque()
         self._seen = 0
 
     def feed(self, part: bytes | memoryview) -> None:
@@ -30,44 +30,54 @@ class Sha256:
             self._hash.update(part)
             return
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="sha256", daemon=True)
-            self._thread.start()
-        self._parts.put(part)
+            self._thread = ThreadPoolExecutor(1, "sha256")
+        self._waiting.append(self._thread.submit(self._hash.update, part))
+        if len(self._waiting) > _AHEAD:
+            self._waiting.popleft().result()
 
     def hexdigest(self) -> str:
         """The sha256 of all that was fed."""
+        while self._waiting:
+            self._waiting.popleft().result()
         self.close()
         return self._hash.hexdigest()
 
     def close(self) -> None:
         """End the thread; safe to repeat."""
         if self._thread is not None:
-            self._parts.put(None)
-            self._thread.join()
+            self._thread.shutdown()
             self._thread = None
-
-    def _work(self) -> None:
-        while (part := self._parts.get()) is not None:
-            self._hash.update(part)
 
 
 class Hashed(Content):
-    """Content that is hashed while it is read; `digest` is that of the newest whole reading."""
+    """Content that is hashed while it is read, and while whoever read it syncs the disk.
+
+    Bytes that are in memory anyway may wait in any number: hashing takes as long as writing and syncing together.
+    """
 
     def __init__(self, content: Content) -> None:
         super().__init__(())
-        self.path, self._content, self.digest = content.path, content, ""
+        self.path, self._content = content.path, content
+        self._running = Sha256()
 
     @property
     def size(self) -> int:
         return self._content.size
 
+    def digest(self) -> str:
+        """The sha256 of the newest reading, which was a whole one; waits for it."""
+        return self._running.hexdigest()
+
     def __iter__(self) -> Iterator[memoryview]:
-        with contextlib.closing(Sha256()) as running:
+        self._running.close()
+        running = self._running = Sha256(_AHEAD if self.path is not None else _NO_BOUND)
+        try:
             for part in self._content:
                 running.feed(part)
                 yield part
-            self.digest = running.hexdigest()
+        except BaseException:
+            running.close()
+            raise
 
 
 def sha256_of_file(path: Path) -> str:

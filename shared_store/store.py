@@ -6,7 +6,6 @@ The interface is small on purpose; every kind of disk below it is a `Backend`.
 from __future__ import annotations
 
 import io
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +38,8 @@ class Store:
         hashed = Hashed(content)
         for _ in hashed:
             pass
-        self.put_named_blob(hashed.digest, content)
-        return hashed.digest
+        self.put_named_blob(hashed.digest(), content)
+        return hashed.digest()
 
     def put_named_blob(self, digest: str, content: Content) -> None:
         """Keep `content`, whose sha256 is known to be `digest`; nothing is sent when it stands there whole."""
@@ -56,7 +55,7 @@ class Store:
         return self._verified(digest, self._in_memory)
 
     def get_file(self, digest: str, target: Path) -> None:
-        """Write the bytes named `digest` into the new file `target`, verified and synced; otherwise like `get_blob`.
+        """Write the bytes named `digest` into the new file `target`, verified; otherwise like `get_blob`.
 
         On any error `target` is gone.
         """
@@ -110,11 +109,12 @@ class Store:
         """A disk of our own gives a finished file its name at once: hash while writing, name it afterwards."""
         incoming, hashed = layout.incoming(secrets.token_hex(8)), Hashed(content)
         self.backend.publish(incoming, hashed)
-        if self.backend.size(layout.blob(hashed.digest)) == content.size:
+        digest = hashed.digest()
+        if self.backend.size(layout.blob(digest)) == content.size:
             self.backend.delete(incoming)
         else:
-            self.backend.move(incoming, layout.blob(hashed.digest))
-        return hashed.digest
+            self.backend.move(incoming, layout.blob(digest))
+        return digest
 
     def _verified(self, digest: str, get: Callable[[str], tuple[str, T]]) -> T:
         """What `get` brings with the right hash, tried twice; then the blob is put aside."""
@@ -135,10 +135,7 @@ class Store:
 
     def _in_file(self, digest: str, target: Path) -> tuple[str, None]:
         with target.open("wb") as file:
-            found = self._hashed(digest, file.write)
-            file.flush()
-            os.fsync(file.fileno())
-        return found, None
+            return self._hashed(digest, file.write), None
 
     def _hashed(self, digest: str, take: Take) -> str:
         """Hand a blob's parts to `take`; the sha256 of them all."""
