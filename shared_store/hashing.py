@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from shared_store.backend import PART_BYTES, Content
 
 _AHEAD = 2  # parts that may wait to be hashed: what bounds the memory
-_NO_BOUND = 0  # `queue.Queue`'s word for it
 
 
 class Sha256:
     """A running sha256. Parts up to the first are hashed in place, more of them in a thread, which `close` ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: int | None = _AHEAD) -> None:
+        self._ahead = ahead
         self._hash = hashlib.sha256()
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: deque[Future[None]] = deque()
@@ -32,7 +32,7 @@ class Sha256:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "sha256")
         self._waiting.append(self._thread.submit(self._hash.update, part))
-        if len(self._waiting) > _AHEAD:
+        if self._ahead is not None and len(self._waiting) > self._ahead:
             self._waiting.popleft().result()
 
     def hexdigest(self) -> str:
@@ -70,7 +70,7 @@ class Hashed(Content):
 
     def __iter__(self) -> Iterator[memoryview]:
         self._running.close()
-        running = self._running = Sha256(_AHEAD if self.path is not None else _NO_BOUND)
+        running = self._running = Sha256(_AHEAD if self.path is not None else None)
         try:
             for part in self._content:
                 running.feed(part)
