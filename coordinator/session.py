@@ -6,21 +6,19 @@ The jobs are stories told in calls to a `Session`.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from coordinator.config import Experiment, parse, to_yaml
+from coordinator.generation import Hold, Watch, driving
 from coordinator.graph import Graph
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger, State
@@ -44,9 +42,17 @@ class Session:
     experiment: Experiment
     console: Console
     new_recipe: bool  # not the one of this run's last command
+    take_over: bool = False  # end whoever drives the run
 
     @classmethod
-    def open(cls, run: str, config: str | None, overrides: Sequence[tuple[str, object]], console: Console) -> Session:
+    def open(
+        cls,
+        run: str,
+        config: str | None,
+        overrides: Sequence[tuple[str, object]],
+        console: Console,
+        take_over: bool = False,
+    ) -> Session:
         """Read and check the whole configuration: `config`, else the run's own, else the defaults; then overrides.
 
         UserError for a missing or wrong configuration, a store that cannot be used or a bad name of a run.
@@ -62,7 +68,8 @@ class Session:
             where = f"{layout.run_file(run, CONFIG)} and the command line"
             experiment = parse(own.decode(), where, [*overrides, ("store.url", experiment.store.url)])
         before = None if own is None else parse(own.decode(), layout.run_file(run, CONFIG))
-        session = cls(run, store, experiment, console, before is None or before.recipe != experiment.recipe)
+        new_recipe = before is None or before.recipe != experiment.recipe
+        session = cls(run, store, experiment, console, new_recipe, take_over)
         if before is not None:
             session._tell_changes(before)
         return session
@@ -80,26 +87,15 @@ class Session:
         cached = Path(self.experiment.store.cache_folder).expanduser() / key
         return self.store.backend.local_path(key) or cached
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the run: one process at a time drives it. UserError says who holds it and since when."""
-        lock, holder = self.path("lock"), layout.run_file(self.run, "holder.txt")
-        since = datetime.now().astimezone().isoformat(timespec="seconds")
-        me = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-        if not self.store.exists(holder):
-            self.store.publish(holder, me.encode())  # also says in the store's words when it cannot be written
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(lock, timeout=0):
-                self.store.publish(holder, me.encode())
-                yield
-        except Timeout as error:
-            who = (self.store.read(holder) or b"another process").decode()
-            mend = "wait until it ends, stop it with Ctrl-C where it runs, or give another --run"
-            raise UserError(f"the run {self.run} is already being driven", where=who, mend=mend) from error
+    def held(self) -> AbstractContextManager[Hold]:
+        """Hold the run: one process at a time drives it. UserError says who does, and since when."""
+        return driving(self.store, self.run, self.path("lock"), Watch(self.say), take_over=self.take_over)
 
-    def drive(self, graph: Graph) -> Ledger:
-        """Bring every task of `graph` to its result. RunFailedError or StoppedError when that did not happen."""
+    def drive(self, graph: Graph, hold: Hold) -> Ledger:
+        """Bring every task of `graph` to its result, while the run is ours to drive.
+
+        RunFailedError or StoppedError when that did not happen.
+        """
         from coordinator.drive import drive  # Ray takes seconds to load: a command that only looks does without
         from coordinator.fleet import RayFleet
         from coordinator.search import run_search
@@ -127,10 +123,10 @@ class Session:
                 clock=lambda: time.monotonic() - began,
                 journal=journal,
                 watch=view,
-                stop=stop.requested,
+                stop=lambda: stop.requested() or hold.successor is not None,
             )
         self.say(summary(ledger))
-        _check_ending(ledger)
+        _check_ending(ledger, hold)
         return ledger
 
     def _tell_changes(self, before: Experiment) -> None:
@@ -181,10 +177,12 @@ def _read_config(config: str) -> str:
         raise UserError(f"the configuration cannot be read ({why})", where=config, mend=mend) from error
 
 
-def _check_ending(ledger: Ledger) -> None:
+def _check_ending(ledger: Ledger, hold: Hold) -> None:
     """Raise what a run that did not end well deserves."""
     if ledger.all_done:
         return
+    if hold.successor is not None:
+        raise StoppedError(f"Taken over by {hold.successor}: finished and committed work is kept, and goes on there.")
     if ledger.stopping:
         raise StoppedError("Finished and committed work is kept: the same command goes on from there.")
     failed = [entry for entry in ledger.entries.values() if entry.state is State.FAILED]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from coordinator.data import RunData, check_data, describe, findings, prepare_data
+from coordinator.generation import Hold
 from coordinator.graph import Graph
 from coordinator.known import Known, gather
 from coordinator.outputs import publish_known
@@ -23,7 +24,7 @@ def bring(session: Session, *prefixes: str) -> Known:
     No prefix: the data alone. What was finished before is found in the store. A run that fails or is stopped
     publishes what it has before RunFailedError or StoppedError passes on.
     """
-    with session.held():
+    with session.held() as hold:
         if prefixes and session.new_recipe and session.experiment.fleet.address is None:
             check_data(session.experiment)  # photos that are not there come before weights that are not
             from workers.preflight import check_recipe  # torch takes seconds to load, and only training needs it
@@ -38,7 +39,7 @@ def bring(session: Session, *prefixes: str) -> Known:
         graph = data.graph(session.experiment)
         wanted = graph.part(name for prefix in prefixes for name in graph.named(prefix))
         try:
-            _drive_missing(session, wanted)
+            _drive_missing(session, wanted, hold)
         except (RunFailedError, StoppedError):
             publish(session, data)
             raise
@@ -58,8 +59,8 @@ def missing(session: Session, graph: Graph) -> dict[str, Task]:
     return {name: task for name, task in graph.tasks.items() if read_result(session.store, name) is None}
 
 
-def _drive_missing(session: Session, graph: Graph) -> None:
+def _drive_missing(session: Session, graph: Graph, hold: Hold) -> None:
     if missing(session, graph):
-        session.drive(graph)
+        session.drive(graph, hold)
     elif graph.tasks:
         session.say(f"all {len(graph.tasks)} tasks were done before")

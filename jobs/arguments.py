@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ class RunArguments:
     """Labelled photos to choose the ensemble on (data.selection)."""
     test: str | None = None
     """Photos to predict (data.test)."""
+    take_over: bool = False
+    """End whoever drives the run now (on a machine out of reach, say), and go on from here."""
     overrides: Annotated[tuple[tuple[str, object], ...], tyro.conf.Suppress] = ()
 
 
@@ -52,7 +55,7 @@ def parse_arguments(name: str, story: str, arguments: Sequence[str]) -> RunArgum
     short |= {"data.selection": known.selection, "data.test": known.test}
     overrides: list[tuple[str, object]] = [(key, value) for key, value in short.items() if value is not None]
     overrides += overrides_given
-    return RunArguments(known.data, known.config, known.store, known.run, overrides=tuple(overrides))
+    return dataclasses.replace(known, overrides=tuple(overrides))
 
 
 def _split_off_sections(words: Sequence[str], program: str) -> tuple[list[str], list[tuple[str, object]]]:
@@ -75,7 +78,7 @@ def _split_off_sections(words: Sequence[str], program: str) -> tuple[list[str], 
 
 
 def _unknown(word: str, program: str) -> UserError:
-    options = ["--config", "--store", "--run", "--selection", "--test", "--debug", "--help"]
+    options = ["--config", "--store", "--run", "--selection", "--test", "--take-over", "--debug", "--help"]
     options += [f"--{section}.{key}" for section, keys in _section_keys().items() for key in keys]
     near = difflib.get_close_matches(word, options, n=2, cutoff=0.6)
     mend = f"did you mean {' or '.join(near)}?" if near else f"see {program} --help"

@@ -23,7 +23,7 @@ def run_command(name: str, text: str | None, story: Story, arguments: Sequence[s
 
     def act(given: Sequence[str]) -> None:
         parsed = parse_arguments(name, (text or "").strip(), given)
-        story(Session.open(parsed.run, parsed.config, parsed.overrides, terminal()))
+        story(Session.open(parsed.run, parsed.config, parsed.overrides, terminal(), parsed.take_over))
 
     return command(name, act, arguments)
 

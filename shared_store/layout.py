@@ -24,7 +24,7 @@ from shared_store.errors import UserError
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-CLEANERS = "cleaners"
+COORDINATORS, CLEANERS = "coordinators", "cleaners"
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
@@ -74,7 +74,7 @@ def snapshot(snapshot_id: str) -> str:
 
 def coordinators(run: str) -> str:
     """Below it stand the generations of those who drive a run."""
-    return checked_key(f"coordinators/{run}")
+    return checked_key(f"{COORDINATORS}/{run}")
 
 
 def generation(holders: str, number: int) -> str:
