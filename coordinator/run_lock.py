@@ -27,7 +27,7 @@ class RunLock:
         self.is_mine = False
         self.is_taken = False  # neither, on a disk without locks
         self._lock = FileLock(path, timeout=0)
-        self._holders = path.with_name("lock.holders")
+        self._holders = path.with_name(f"{path.name}.holders")
 
     def __enter__(self) -> Self:
         try:
