@@ -45,6 +45,10 @@ class StoreFullError(StoreError):
     """There is no space left for more."""
 
 
+class NotExclusiveError(StoreError):
+    """The store cannot let one of several writers win: only one process may commit there."""
+
+
 class MissingBlobError(StoreError):
     """No bytes stand under the hash that names a blob."""
 

@@ -5,9 +5,10 @@ The interface is small on purpose; every kind of disk below it is a `Backend`.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -167,5 +168,19 @@ def _backend(url: str) -> Backend:
         return LocalBackend(Path(url).expanduser().absolute())
     if scheme == "file":
         return LocalBackend(Path(rest))
+    if scheme == "s3":
+        with _extra("s3", url):
+            from shared_store.s3 import S3Backend
+        return S3Backend(url)
     mend = "give a folder's path, or a URL: file://, head://, sftp:// or s3://"
     raise StoreError(f"no store of the kind {scheme}://", where=url, mend=mend)
+
+
+@contextlib.contextmanager
+def _extra(name: str, url: str) -> Iterator[None]:
+    """Say how to install what a kind of store needs beyond the rest."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        mend = f"pip install 'foldfleet[{name}]'"
+        raise StoreError(f"{error.name} is not installed, which this store needs", where=url, mend=mend) from error

@@ -87,7 +87,8 @@ def _serve() -> None:
 
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
     os.environ["MOTO_PORT"] = str(server.port)
-    print(server.port, flush=True)
+    sys.stdout.write(f"{server.port}\n")
+    sys.stdout.flush()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdin.buffer.read()
 
