@@ -37,7 +37,7 @@ class Content:
     def __init__(self, source: bytes | Sequence[bytes | memoryview] | Path) -> None:
         self.path = source if isinstance(source, Path) else None  # the file on this machine, where there is one
         buffers = () if isinstance(source, Path) else [source] if isinstance(source, bytes) else source
-        self._buffers = [memoryview(buffer).cast("B") for buffer in buffers]
+        self._buffers = [memoryview(buffer).cast("B") for buffer in buffers if memoryview(buffer).nbytes]
 
     @property
     def size(self) -> int:

@@ -45,7 +45,7 @@ class Sha256:
     def close(self) -> None:
         """End the thread; safe to repeat."""
         if self._thread is not None:
-            self._thread.shutdown()
+            self._thread.shutdown(cancel_futures=True)
             self._thread = None
 
 

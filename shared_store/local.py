@@ -24,7 +24,6 @@ from shared_store.errors import StoreDownError, StoreError, StoreFullError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DOWN = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN}
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 PART = ".part"
 
 
@@ -36,6 +35,9 @@ class Names(Protocol):
 
     def replace(self, temporary: Path, target: Path) -> None:
         """Give a finished file the name `target`, whatever had it."""
+
+    def remove(self, path: Path) -> None:
+        """Take a file's name away; none is no error."""
 
     def sync(self, folder: Path) -> None:
         """Make new names in `folder` survive a power cut."""
@@ -54,10 +56,16 @@ class PosixNames:
     def replace(self, temporary: Path, target: Path) -> None:
         temporary.replace(target)
 
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
     def sync(self, folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some shares sync files only
+                raise
         finally:
             os.close(descriptor)
 
@@ -69,33 +77,38 @@ class NtfsNames:
         self,
         rename: Callable[[Path, Path], object] = os.rename,
         replace: Callable[[Path, Path], object] = os.replace,
+        remove: Callable[[Path], object] = os.unlink,
         sleep: Sleep = time.sleep,
     ) -> None:
-        self._rename, self._replace, self._sleep = rename, replace, sleep
+        self._rename, self._replace, self._remove, self._sleep = rename, replace, remove, sleep
 
     def claim(self, temporary: Path, target: Path) -> bool:
         try:
-            self._patiently(self._rename, temporary, target)
+            self._patiently(lambda: self._rename(temporary, target))
         except FileExistsError:
             return False
         return True
 
     def replace(self, temporary: Path, target: Path) -> None:
-        self._patiently(self._replace, temporary, target)
+        self._patiently(lambda: self._replace(temporary, target))
+
+    def remove(self, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._patiently(lambda: self._remove(path))
 
     def sync(self, folder: Path) -> None:
         """NTFS journals its names; there is no call for it."""
 
-    def _patiently(self, act: Callable[[Path, Path], object], temporary: Path, target: Path) -> None:
+    def _patiently(self, act: Callable[[], object]) -> None:
         """A sharing violation (PermissionError) passes within moments: 8 tries in about 2.5 seconds."""
         for seconds in (0.01, 0.02, 0.05, 0.1, 0.3, 0.7, 1.3):
             try:
-                act(temporary, target)
+                act()
             except PermissionError:
                 self._sleep(seconds)
             else:
                 return
-        act(temporary, target)
+        act()
 
 
 class LocalBackend:
@@ -108,7 +121,7 @@ class LocalBackend:
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         target = self._path(key)
-        with _explained(target):
+        with explained(target):
             if target.exists():
                 return False
             with self._written(target, Content(data)) as temporary:
@@ -119,14 +132,14 @@ class LocalBackend:
 
     def publish(self, key: str, content: Content) -> None:
         target = self._path(key)
-        with _explained(target):
+        with explained(target):
             with self._written(target, content) as temporary:
                 self.names.replace(temporary, target)
             self.names.sync(target.parent)
 
     def parts(self, key: str, start: int = 0) -> Iterator[bytes] | None:
         path = self._path(key)
-        with _explained(path):
+        with explained(path):
             try:
                 file = path.open("rb", buffering=0)
             except FileNotFoundError:
@@ -134,13 +147,13 @@ class LocalBackend:
         return self._read(path, file, start)
 
     def _read(self, path: Path, file: io.FileIO, start: int) -> Iterator[bytes]:
-        with _explained(path), file:
+        with explained(path), file:
             file.seek(start)
             while part := file.read(PART_BYTES):
                 yield part
 
     def size(self, key: str) -> int | None:
-        with _explained(self._path(key)):
+        with explained(self._path(key)):
             try:
                 return self._path(key).stat().st_size
             except FileNotFoundError:
@@ -148,15 +161,15 @@ class LocalBackend:
 
     def move(self, key: str, to: str) -> None:
         source, target = self._path(key), self._path(to)
-        with _explained(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        with explained(target):
+            self._make(target.parent)
             with contextlib.suppress(FileNotFoundError):
                 self.names.replace(source, target)
                 self.names.sync(target.parent)
 
     def delete(self, key: str) -> None:
-        with _explained(self._path(key)):
-            self._path(key).unlink(missing_ok=True)
+        with explained(self._path(key)):
+            self.names.remove(self._path(key))
 
     def list(self, prefix: str) -> list[Entry]:
         return [entry for entry in self._files(hidden=False) if entry.key.startswith(prefix)]
@@ -172,56 +185,67 @@ class LocalBackend:
 
     def _files(self, hidden: bool) -> Sequence[Entry]:
         found = []
-        for path in self.root.rglob("*"):
-            if path.name.startswith(".") is hidden:
-                with contextlib.suppress(FileNotFoundError):  # gone since it was seen
-                    status = path.stat()
-                    if stat.S_ISREG(status.st_mode):
-                        found.append(Entry(path.relative_to(self.root).as_posix(), status.st_size, status.st_mtime))
+        with explained(self.root):
+            for path in self.root.rglob("*"):
+                if path.name.startswith(".") is hidden:
+                    with contextlib.suppress(FileNotFoundError):  # gone since it was seen
+                        status = path.stat()
+                        if stat.S_ISREG(status.st_mode):
+                            key = path.relative_to(self.root).as_posix()
+                            found.append(Entry(key, status.st_size, status.st_mtime))
         return sorted(found, key=lambda entry: entry.key)
 
     def _path(self, key: str) -> Path:
         return self.root.joinpath(*key.split("/"))
 
+    def _make(self, folder: Path) -> None:
+        """Make a folder and those above it; their names survive a power cut too."""
+        if not folder.is_dir():
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True)
+            self.names.sync(folder.parent)
+
     @contextlib.contextmanager
     def _written(self, target: Path, content: Content) -> Iterator[Path]:
         """A synced temporary beside `target` that is gone afterwards, whatever happens."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        self._make(target.parent)
         temporary = target.parent / f".{secrets.token_hex(8)}{PART}"
         try:
             self._write(temporary, content)
             yield temporary
         finally:
-            temporary.unlink(missing_ok=True)
+            self.names.remove(temporary)
 
     def _write(self, temporary: Path, content: Content) -> None:
         """A file that is here already, finished and never to change, is given a second name instead of a copy."""
         if content.path is not None and _linked(content.path, temporary):
-            os.utime(temporary)  # its age in the store is counted from now, whenever it was made
             return
         with temporary.open("xb", buffering=0) as file:
             for part in content:
-                _write_all(file, part)
+                write_all(file, part)
             os.fsync(file.fileno())
 
 
-def _write_all(file: io.FileIO, part: memoryview) -> None:
+def write_all(file: io.FileIO, part: memoryview) -> None:
     while part:
         part = part[file.write(part) :]
 
 
 def _linked(source: Path, temporary: Path) -> bool:
+    """Give `source` a second name, synced and of an age counted from now; False where only a copy will do."""
     try:
         os.link(source, temporary)
-    except OSError as error:
-        if error.errno in _NO_LINKS:  # another disk, or one without links
-            return False
-        raise
+        os.utime(temporary)
+        with temporary.open("r+b" if sys.platform == "win32" else "rb") as file:  # Windows syncs what it may write to
+            os.fsync(file.fileno())
+    except OSError:  # another disk, one without links, another's file: if that is not all, the copy will tell
+        temporary.unlink(missing_ok=True)
+        return False
     return True
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn the system's word for a full or closed disk into one that says how to mend it."""
     try:
         yield

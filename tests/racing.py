@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +62,21 @@ def _write(url: str, environment: dict[str, str], turn: tuple[int, int], barrier
         found.append(one_round(store, writer, number))
     store.backend.close()
     seen.put(found)
+
+
+def race_in_threads(store: Store, writers: int, rounds: int) -> list[Seen]:
+    """The same with threads, for a store that only this process has."""
+    barrier = threading.Barrier(writers)
+
+    def write(writer: int) -> list[Seen]:
+        found = []
+        for number in range(1, rounds + 1):
+            barrier.wait(120)
+            found.append(one_round(store, writer, number))
+        return found
+
+    with ThreadPoolExecutor(writers) as pool:
+        return [one for found in pool.map(write, range(writers)) for one in found]
 
 
 def check(seen: list[Seen], writers: int, rounds: int) -> None:

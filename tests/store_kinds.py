@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from racing import Seen, race
+from fake_ntfs import FakeNtfs
+from faulty import MemoryBackend
+from racing import Seen, race, race_in_threads
 
+from shared_store.backend import Backend
+from shared_store.local import LocalBackend, NtfsNames
+from shared_store.retrying import Retrying
 from shared_store.store import Store, open_store
 
-KINDS = ("local",)
+KINDS = (
+    "local",
+    "ntfs",
+    "memory",
+)
 
 
 class Kind(Protocol):
@@ -42,8 +51,27 @@ class UrlKind:
         return race(f"{self.base}/{place}", writers, rounds, self.environment)
 
 
+class HereKind:
+    """A store that only this process has: threads race for it."""
+
+    def __init__(self, backend_at: Callable[[str], Backend]) -> None:
+        self._backend_at = backend_at
+
+    def open(self, place: str) -> Store:
+        return Store(Retrying(self._backend_at(place)))
+
+    def race(self, place: str, writers: int, rounds: int) -> list[Seen]:
+        return race_in_threads(self.open(place), writers, rounds)
+
+
 @contextlib.contextmanager
 def running(kind: str, folder: Path) -> Iterator[Kind]:
     """Start what a kind of store needs below `folder`, and end it."""
     if kind == "local":
         yield UrlKind(str(folder))
+    elif kind == "ntfs":
+        disk = FakeNtfs()
+        names = NtfsNames(disk.rename, disk.replace, disk.remove, disk.sleep)
+        yield HereKind(lambda place: LocalBackend(folder / place, names))
+    elif kind == "memory":
+        yield HereKind(lambda _place: MemoryBackend())
