@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 
 from shared_store.errors import DamagedBlobError
 from shared_store.hashing import sha256_of_file
 from shared_store.store import Store
+
+_PART = ".part"
 
 
 class Cache:
@@ -43,21 +45,34 @@ class Cache:
         self._verified[store.url, digest] = path
         return path
 
+    def open(self, store: Store, digest: str) -> BinaryIO:
+        """The file that `path` gives, opened: it can be read (and mapped) to its end, whatever is evicted meanwhile."""
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # another fold needed the room
+                return self.path(store, digest).open("rb")
+
     def _fetched(self, store: Store, digest: str) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / digest
-        with FileLock(str(self.folder / f"{digest}.lock")):  # concurrent folds do not download it twice
-            if target.exists() and sha256_of_file(target) == digest:
-                os.utime(target)  # newest used is evicted last
-                return target
+        # One fetch at a time: concurrent folds download nothing twice, and together they keep to the bound.
+        with FileLock(str(self.folder / "fetching.lock")):
+            with contextlib.suppress(FileNotFoundError):
+                if sha256_of_file(target) == digest:
+                    os.utime(target)  # newest used is evicted last
+                    return target
             self._make_room(store.blob_size(digest))
-            temporary = self.folder / f"{secrets.token_hex(8)}.part"
+            temporary = self.folder / f"{digest}{_PART}"
             store.get_file(digest, temporary)
             temporary.replace(target)
         return target
 
     def _make_room(self, wanted_bytes: int) -> None:
-        """Evict the longest unused files until `wanted_bytes` more fit; a file held open is skipped."""
+        """Evict the longest unused files until `wanted_bytes` more fit; a file held open is skipped.
+
+        Whoever holds the lock is the only one to fetch: an unfinished file is what a killed process left.
+        """
+        for left in self.folder.glob(f"*{_PART}"):
+            left.unlink()
         found: list[tuple[float, int, Path]] = []
         for path in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process may evict at the same time

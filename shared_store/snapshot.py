@@ -106,7 +106,7 @@ class OpenSnapshot:
     def attach(self, store: Store, cache: Cache, shards: Sequence[str]) -> None:
         """Map every shard, fetching those that this machine lacks."""
         for digest in shards:
-            with cache.path(store, digest).open("rb") as file:
+            with cache.open(store, digest) as file:
                 self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def image_bytes(self, image_id: str) -> bytes:

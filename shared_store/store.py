@@ -9,6 +9,7 @@ import contextlib
 import io
 import secrets
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,7 +69,7 @@ class Store:
 
     def verify(self, digest: str) -> None:
         """Read every byte of a blob and keep none: MissingBlobError or DamagedBlobError when it is not right."""
-        self._verified(digest, lambda digest: (self._hashed(digest, lambda _part: None), None))
+        self._verified(digest, lambda digest: (self._hashed(layout.blob(digest), lambda _part: None), None))
 
     def blob_size(self, digest: str) -> int:
         """How many bytes stand under `digest`, unverified; 0 when there are none."""
@@ -119,31 +120,43 @@ class Store:
 
     def _verified(self, digest: str, get: Callable[[str], tuple[str, T]]) -> T:
         """What `get` brings with the right hash, tried twice; then the blob is put aside."""
-        for _ in range(2):  # what went wrong may have been the reading alone
-            found, value = get(digest)
-            if found == digest:
-                return value
-        self.backend.move(layout.blob(digest), layout.damaged(digest))
-        raise DamagedBlobError(
-            f"a blob's bytes do not match its hash; they are put aside as {layout.damaged(digest)}",
-            where=f"{self.url}: {layout.blob(digest)}",
-            mend=_RUN_AGAIN,
-        )
+        while True:
+            for _ in range(2):  # what went wrong may have been the reading alone
+                found, value = get(digest)
+                if found == digest:
+                    return value
+            if self._put_aside(digest):
+                raise DamagedBlobError(
+                    f"a blob's bytes do not match its hash; they are put aside as {layout.damaged(digest)}",
+                    where=f"{self.url}: {layout.blob(digest)}",
+                    mend=_RUN_AGAIN,
+                )
+
+    def _put_aside(self, digest: str) -> bool:
+        """Put a damaged blob aside. False when it is back: another had made it anew while the bad bytes were read."""
+        blob, aside = layout.blob(digest), layout.damaged(digest)
+        self.backend.move(blob, aside)
+        try:
+            if self._hashed(aside, lambda _part: None) != digest:
+                return True
+        except MissingBlobError:  # one who put it aside at the same time has put it back
+            return False
+        self.backend.move(aside, blob)
+        return False
 
     def _in_memory(self, digest: str) -> tuple[str, bytes]:
         buffer = io.BytesIO()
-        return self._hashed(digest, buffer.write), buffer.getvalue()
+        return self._hashed(layout.blob(digest), buffer.write), buffer.getvalue()
 
     def _in_file(self, digest: str, target: Path) -> tuple[str, None]:
         with target.open("wb") as file:
-            return self._hashed(digest, file.write), None
+            return self._hashed(layout.blob(digest), file.write), None
 
-    def _hashed(self, digest: str, take: Take) -> str:
+    def _hashed(self, key: str, take: Take) -> str:
         """Hand a blob's parts to `take`; the sha256 of them all."""
-        parts = self.backend.parts(layout.blob(digest))
+        parts = self.backend.parts(key)
         if parts is None:
-            where = f"{self.url}: {layout.blob(digest)}"
-            raise MissingBlobError("a blob is missing", where=where, mend=_RUN_AGAIN)
+            raise MissingBlobError("a blob is missing", where=f"{self.url}: {key}", mend=_RUN_AGAIN)
         running = Sha256()
         try:
             for part in parts:
@@ -157,17 +170,31 @@ class Store:
 _RUN_AGAIN = "restore it from a copy, or remove the records that name it and give the same command again"
 
 
-def open_store(url: str) -> Store:
-    """Open the store at a path or `file://` URL. UserError for a kind that is not known."""
-    return Store(Retrying(_backend(url)))
+def open_store(url: str, single_committer: bool = False) -> Store:
+    """Open the store at a path or URL. UserError for a kind that is not known.
+
+    `single_committer`: the disk there cannot let one of several writers win; one process of the Ray cluster that this
+    process belongs to commits for all.
+    """
+    backend = open_backend(url)
+    if single_committer:
+        from shared_store.head import committed_by_one  # Ray takes seconds to load
+
+        backend = committed_by_one(backend, partial(open_backend, url))
+    return Store(Retrying(backend))
 
 
-def _backend(url: str) -> Backend:
+def open_backend(url: str) -> Backend:
+    """The disk at a path or URL, without patience. UserError for a kind that is not known."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return LocalBackend(Path(url).expanduser().absolute())
     if scheme == "file":
         return LocalBackend(Path(rest))
+    if scheme == "head":
+        from shared_store.head import open_head
+
+        return open_head(url)
     if scheme == "s3":
         with _extra("s3", url):
             from shared_store.s3 import S3Backend

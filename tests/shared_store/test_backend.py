@@ -41,7 +41,7 @@ def test_an_array_s_memory_is_taken_as_it_lies_the_empty_one_too() -> None:
         np.zeros((0, 3), np.float32),
         np.ones(2, np.int64),
     ]
-    content = Content([memoryview(array) for array in arrays])
+    content = Content([array.data for array in arrays])
     assert b"".join(content) == b"".join(array.tobytes() for array in arrays)
     assert content.size == 24 + 16
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from shared_store import layout
 from shared_store.backend import Backend, Content
-from shared_store.errors import StoreError
+from shared_store.errors import DamagedBlobError, StoreError
 from shared_store.local import LocalBackend
 from shared_store.store import Store, open_store
 
@@ -30,6 +31,48 @@ def test_bytes_that_only_one_reading_got_wrong_are_not_put_aside(tmp_path: Path)
     digest = store.put_blob(b"weights")
     assert store.get_blob(digest) == b"weights"
     assert store.list("damaged/") == []
+
+
+class Meeting(LocalBackend):
+    """A disk that calls `meanwhile` before it moves a key to another: what others do at that very moment."""
+
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)
+
+    def move(self, key: str, to: str) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        super().move(key, to)
+
+
+def test_a_blob_made_anew_while_its_damaged_bytes_were_read_is_not_put_aside(tmp_path: Path) -> None:
+    backend = Meeting(tmp_path)
+    store, other = Store(backend), open_store(str(tmp_path))
+    digest = store.put_blob(b"weights")
+    backend.publish(layout.blob(digest), Content(b"weighus"))
+
+    def quarantine_and_make_anew() -> None:
+        with pytest.raises(DamagedBlobError):
+            other.get_blob(digest)
+        other.put_blob(b"weights")
+
+    backend.meanwhile = quarantine_and_make_anew
+    assert store.get_blob(digest) == b"weights"
+    assert [entry.key for entry in store.list("")] == [layout.blob(digest)]
+
+
+def test_of_two_who_put_the_same_blob_aside_one_may_find_it_back_already(tmp_path: Path) -> None:
+    backend = Meeting(tmp_path)
+    store, other = Store(backend), Meeting(tmp_path)
+    digest = store.put_blob(b"weights")
+    backend.publish(layout.blob(digest), Content(b"weighus"))
+
+    def the_other_does_the_same_but_a_right_one_came_between() -> None:
+        other.meanwhile = lambda: backend.publish(layout.blob(digest), Content(b"weights"))
+        assert Store(other).get_blob(digest) == b"weights"
+
+    backend.meanwhile = the_other_does_the_same_but_a_right_one_came_between
+    assert store.get_blob(digest) == b"weights"
+    assert [entry.key for entry in store.list("")] == [layout.blob(digest)]
 
 
 class FullDisk(LocalBackend):
