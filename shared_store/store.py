@@ -199,6 +199,10 @@ def open_backend(url: str) -> Backend:
         with _extra("s3", url):
             from shared_store.s3 import S3Backend
         return S3Backend(url)
+    if scheme == "sftp":
+        with _extra("sftp", url):
+            from shared_store.sftp import SftpBackend
+        return SftpBackend(url)
     mend = "give a folder's path, or a URL: file://, head://, sftp:// or s3://"
     raise StoreError(f"no store of the kind {scheme}://", where=url, mend=mend)
 

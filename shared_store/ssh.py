@@ -1,0 +1,223 @@
+"""SSH links: opened when one is needed, given up when they fail, with every host and every user proven by keys.
+
+A link is one connection with SFTP on it and an event loop in a daemon thread of its own; any thread may call through
+it. What the user's SSH settings say holds: host aliases, ports, jump hosts, keys, the agent, known_hosts. No password
+is ever asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import weakref
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import asyncssh
+
+from shared_store.errors import StoreDownError, StoreError
+from shared_store.ssh_trust import Login, explained, prepared
+
+T = TypeVar("T")
+CONNECT_SECONDS = 30.0
+REPLY_SECONDS = 30.0  # for one request, or without progress of a transfer
+_GOODBYE_SECONDS = 2.0
+_KEEPALIVE_SECONDS = 15  # a router forgets silent connections; a lost one is noticed after three of these
+
+
+@dataclass(frozen=True)
+class Address:
+    """`sftp://[user@]host[:port]/path`: what is left out is as SSH's settings say.
+
+    The path is absolute; below the user's home folder there it is `/~/path`. Characters may be escaped (`%20`).
+    """
+
+    url: str
+    host: str
+    port: int | None
+    user: str | None
+    path: str
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """The parts of a URL, checked. StoreError where it is not one."""
+        try:
+            split = urlsplit(url)
+            host, port = split.hostname, split.port
+        except ValueError as error:
+            raise _bad_address(url, str(error)) from error
+        if split.password is not None:
+            hidden = url.replace(f":{split.password}@", "@")
+            raise _bad_address(hidden, "it has a password in it; keys are what this needs (ssh-copy-id installs one)")
+        if not host or not split.path:
+            raise _bad_address(url, "it does not name both a host and a folder there")
+        if split.query or split.fragment:
+            raise _bad_address(url, "'?' and '#' are written %3F and %23")
+        path = unquote(split.path)
+        path = (path[3:] or ".") if path.startswith("/~/") else path
+        return cls(url, host, port, unquote(split.username) if split.username else None, path.rstrip("/") or "/")
+
+
+class Link:
+    """One connection that stands, with SFTP on it. `sftp` is for coroutines that are given to `call`."""
+
+    sftp: asyncssh.SFTPClient
+    _connection: asyncssh.SSHClientConnection | None = None
+    _gone: asyncio.Task[None] | None = None  # done when SFTP on it has ended, whoever ended it
+
+    def __init__(self, address: Address, config: Path | None) -> None:
+        self.users, self.given_up = 0, False  # kept by Links
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._work, name="sftp", daemon=True)
+        login = prepared(address.url, address.host, address.port, address.user, config)
+        self._thread.start()
+        try:
+            with explained(login):
+                self.submit(self._open(login)).result()
+        except BaseException:
+            self.close()
+            raise
+        self._where = address.url
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls can go through it, as far as is known. It is of no use to a forked process."""
+        return self._thread.is_alive() and self._gone is not None and not self._gone.done()
+
+    def submit(self, act: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin `act` on the link's loop."""
+        return asyncio.run_coroutine_threadsafe(act, self._loop)
+
+    def call(self, act: Coroutine[Any, Any, T], seconds: float | None = REPLY_SECONDS) -> T:
+        """The result of `act`, which ends within `seconds` (or sees to that itself, where None).
+
+        StoreDownError when the connection is lost or nothing comes back; the server's other answers are raised as
+        asyncssh has them.
+        """
+        future = self.submit(self._watched(act, seconds))
+        try:
+            return future.result()
+        except (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost, asyncssh.SFTPBadMessage) as error:
+            raise self._down(error) from error
+        except asyncssh.SFTPError:
+            raise
+        except (asyncssh.Error, OSError) as error:
+            raise self._down(error) from error
+        finally:
+            future.cancel()  # where the person interrupted the waiting
+
+    def close(self) -> None:
+        """Say goodbye and end the thread, without waiting for it."""
+        if self._thread.is_alive():
+            self.submit(self._end())
+
+    def _down(self, error: Exception) -> StoreDownError:
+        what = f"the store does not answer ({str(error) or f'nothing for {REPLY_SECONDS:g} seconds'})"
+        mend = "look after the server and the network, then give the same command again; nothing that stood is lost"
+        return StoreDownError(what, where=self._where, mend=mend)
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.close()
+
+    async def _open(self, login: Login) -> None:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            self._connection = await asyncssh.connect(
+                login.host, login.port, options=login.options, keepalive_interval=_KEEPALIVE_SECONDS
+            )
+            self.sftp = await self._connection.start_sftp_client()
+        self._gone = asyncio.ensure_future(self.sftp.wait_closed())
+
+    async def _watched(self, act: Coroutine[Any, Any, T], seconds: float | None) -> T:
+        """Requests that are made while a connection ends are answered by nobody: notice that at once."""
+        assert self._gone is not None
+        task = asyncio.ensure_future(act)
+        try:
+            await asyncio.wait({task, self._gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise asyncssh.SFTPConnectionLost("the connection is lost") if self._gone.done() else TimeoutError
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _end(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            try:
+                async with asyncio.timeout(_GOODBYE_SECONDS):
+                    await self._connection.wait_closed()
+            except TimeoutError:
+                self._connection.abort()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.shutdown_default_executor()
+        self._loop.stop()
+
+
+class Links:
+    """The link that calls go through. One that is given up ends with its last call, so that none is cut off."""
+
+    def __init__(self, address: Address, config: Path | None) -> None:
+        self._address, self._config = address, config
+        self._lock = threading.RLock()  # a generator's end, at any moment, may give a link back
+        self._link: Link | None = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Link]:
+        """The link that stands, or a new one; after a StoreDownError the next call gets a new one."""
+        link = self._take()
+        try:
+            yield link
+        except StoreDownError:
+            self._give_up(link)
+            raise
+        finally:
+            self._give_back(link)
+
+    def close(self) -> None:
+        """Let the link go; the next call opens a new one, with keys and settings read anew."""
+        with self._lock:
+            if self._link is not None:
+                self._give_up(self._link)
+
+    def _take(self) -> Link:
+        with self._lock:
+            if self._link is not None and not self._link.alive:
+                self._give_up(self._link)
+            if self._link is None:
+                self._link = Link(self._address, self._config)
+                self._forgotten = weakref.finalize(self, self._link.close)
+                self._forgotten.atexit = False
+            self._link.users += 1
+            return self._link
+
+    def _give_up(self, link: Link) -> None:
+        with self._lock:
+            link.given_up = True
+            if self._link is link:
+                self._link = None
+                self._forgotten.detach()
+            self._close_unused(link)
+
+    def _give_back(self, link: Link) -> None:
+        with self._lock:
+            link.users -= 1
+            self._close_unused(link)
+
+    def _close_unused(self, link: Link) -> None:
+        if link.given_up and link.users == 0:
+            link.close()
+
+
+def _bad_address(url: str, why: str) -> StoreError:
+    mend = "write sftp://user@host/folder, or sftp://user@host/~/folder below the home folder there"
+    return StoreError(f"not the address of an SFTP store: {why}", where=url, mend=mend)

@@ -1,0 +1,150 @@
+"""Who may be trusted over SSH, and the words for when that fails: the user's settings, host keys, refused keys."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from shared_store.errors import StoreDownError, StoreError, StoreRefusedError
+
+# In hardware on every machine of the last ten years, and one pass for both secrecy and integrity.
+_FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+_ASK = "then give the same command again"
+
+
+class _Client(asyncssh.SSHClient):
+    """Notes the host key that nobody vouched for; it is refused."""
+
+    presented: asyncssh.SSHKey | None = None
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        self.presented = key
+        return False
+
+
+@dataclass
+class Login:
+    """All that a connection needs, and what is noticed while it opens."""
+
+    url: str
+    host: str
+    port: Any  # an int, or () for what the settings say: asyncssh's word for it
+    config: Path | None
+    options: asyncssh.SSHClientConnectionOptions
+    known_hosts: list[Path]
+    client: _Client = field(default_factory=_Client)
+    knows_other_keys: bool = False
+
+    def trusted(self, host: str, addr: str, port: int | None) -> Any:
+        """The keys that known_hosts files have for a host; a file that is not there has none."""
+        files = [str(file) for file in self.known_hosts if file.is_file()]
+        found = asyncssh.read_known_hosts(files).match(host, addr, port)
+        self.knows_other_keys = bool(found[0] or found[1])
+        return found
+
+    @property
+    def shown_host(self) -> str:
+        """The host as known_hosts files name it."""
+        name = self.options.host_key_alias or self.options.host
+        return name if self.options.port == 22 else f"[{name}]:{self.options.port}"
+
+
+def prepared(url: str, host: str, port: int | None, user: str | None, config: Path | None) -> Login:
+    """Read the SSH settings for a host, now. StoreError where they cannot be read or understood."""
+    given: dict[str, Any] = {"password_auth": False, "kbdint_auth": False, "compression_algs": ["none"]}
+    given |= {"username": user} if user else {}
+    given |= {"config": [str(config)]} if config else {}
+    asked_port: Any = port or ()
+    try:
+        options = asyncssh.SSHClientConnectionOptions(host=host, port=asked_port, **given)
+        login = Login(url, host, asked_port, config, options, _known_hosts(options.config))
+        given |= {} if options.config.get("Ciphers") else {"encryption_algs": _FAST_CIPHERS}
+        given |= {"known_hosts": login.trusted, "client_factory": lambda: login.client}
+        login.options = asyncssh.SSHClientConnectionOptions(host=host, port=asked_port, **given)
+    except (OSError, ValueError, asyncssh.Error) as error:
+        where = f"{url}, with {config or '~/.ssh/config'} and the keys it names"
+        raise StoreError(f"the SSH settings cannot be used: {error}", where=where, mend=f"mend them, {_ASK}") from error
+    return login
+
+
+def _known_hosts(config: Any) -> list[Path]:
+    """OpenSSH's files of known hosts, or those of the settings. `none` trusts nobody, never everybody."""
+    users = config.get("UserKnownHostsFile", ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"])
+    everybodys = config.get("GlobalKnownHostsFile", ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"])
+    return [Path(name).expanduser() for name in [*users, *everybodys]]
+
+
+@contextlib.contextmanager
+def explained(login: Login) -> Iterator[None]:
+    """Turn what went wrong while a connection was opened into one of the store's errors."""
+    try:
+        yield
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise _untrusted(login, error) from error
+    except asyncssh.KeyExchangeFailed as error:
+        if login.knows_other_keys and "host key" in str(error):
+            raise _untrusted(login, error) from error
+        mend = f"allow an algorithm that both sides know in the SSH settings, {_ASK}"
+        raise StoreError(f"no common ground with the SSH server: {error}", where=login.url, mend=mend) from error
+    except asyncssh.PermissionDenied as error:
+        raise _refused(login, "the SSH server did not accept any of your keys") from error
+    except (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost) as error:
+        raise _down(login, error) from error
+    except (asyncssh.ChannelOpenError, asyncssh.SFTPError) as error:
+        mend = f"allow it there (`Subsystem sftp internal-sftp` in sshd_config, or a higher MaxSessions), {_ASK}"
+        raise StoreError(f"the SSH server opens no SFTP session ({error})", where=login.url, mend=mend) from error
+    except (asyncssh.Error, OSError) as error:
+        if "authentication failures" in str(error):
+            raise _refused(login, "the SSH server had enough before your right key was tried") from error
+        raise _down(login, error) from error
+
+
+def _down(login: Login, error: Exception) -> StoreDownError:
+    what = f"the store cannot be reached ({str(error) or 'no answer'})"
+    mend = f"check the address, the server and the network (`{_try(login)}` must work), {_ASK}"
+    return StoreDownError(what, where=login.url, mend=mend)
+
+
+def _refused(login: Login, what: str) -> StoreRefusedError:
+    copy = f"ssh-copy-id {_port(login, '-p')}{login.options.username}@{login.options.host}"
+    mend = (
+        f"install your key there (`{copy}`), or choose it by `IdentityFile` and `IdentitiesOnly yes` in the SSH "
+        f"settings; one with a passphrase goes to the agent (`ssh-add`). `{_try(login)}` must work without a question"
+    )
+    return StoreRefusedError(what, where=login.url, mend=mend)
+
+
+def _untrusted(login: Login, error: Exception) -> StoreError:
+    """The host key is not the one that is known, or none is known: both have a way out, after a check."""
+    file = _shown(login.known_hosts[0]) if login.known_hosts else "~/.ssh/known_hosts"
+    key = login.client.presented
+    shown = f"{key.get_algorithm()} {key.get_fingerprint()}" if key else str(error)
+    scan = f"ssh-keyscan -H {_port(login, '-p')}{login.options.host} >> {file}"
+    check = "compare that fingerprint with the server's (there: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`)"
+    if not login.knows_other_keys:
+        mend = f"{check}, add it by `{scan}`, {_ASK}"
+        return StoreError(f"the SSH server's host key is not known ({shown})", where=login.url, mend=mend)
+    forget = f"ssh-keygen -R {shlex.quote(login.shown_host)} -f {file}"
+    mend = f"somebody may be listening in: {check}; only if it is right, `{forget}`, then `{scan}`, {_ASK}"
+    return StoreError(f"the SSH server's host key has changed ({shown})", where=login.url, mend=mend)
+
+
+def _port(login: Login, flag: str) -> str:
+    return "" if login.options.port == 22 else f"{flag} {login.options.port} "
+
+
+def _try(login: Login) -> str:
+    """The command that shows whether SSH alone works."""
+    settings = f"-F {shlex.quote(str(login.config))} " if login.config else ""
+    return f"sftp {settings}{_port(login, '-P')}{login.options.username}@{login.host}"
+
+
+def _shown(file: Path) -> str:
+    home = Path.home()
+    return f"~/{file.relative_to(home).as_posix()}" if file.is_relative_to(home) else shlex.quote(str(file))
