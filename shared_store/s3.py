@@ -8,6 +8,7 @@ AWS_PROFILE and the rest of the environment, or the files below ~/.aws.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -36,7 +37,6 @@ _COPY_SECONDS = 3600.0
 _UPLOAD = "?uploadId="  # no key has it
 _SETTINGS = {
     "connect_timeout": 10,
-    "read_timeout": 30,
     "max_pool_connections": 32,
     # One bad part must not cost a whole upload; patience with a server that is down is Retrying's.
     "retries": {"mode": "standard", "total_max_attempts": 3},
@@ -46,12 +46,14 @@ _SETTINGS = {
 class S3Backend:
     """The keys below `prefix` in a bucket that exists already, at `s3://bucket/prefix`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, silent_seconds: float = 30.0) -> None:
+        """A connection on which nothing came for `silent_seconds` counts as lost."""
         self._bucket, _, self._prefix = url.removeprefix("s3://").strip("/").partition("/")
         if not self._bucket:
             raise StoreError("no bucket is named", where=url, mend="give a URL like s3://bucket/prefix")
         self.url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
         self._below = f"{self._prefix}/" if self._prefix else ""
+        self._settings = {"read_timeout": silent_seconds, **_SETTINGS}
         self._lock = threading.Lock()
         self._files: S3FileSystem | None = None
 
@@ -67,8 +69,8 @@ class S3Backend:
     def publish(self, key: str, content: Content) -> None:
         size = content.size
         if size <= _ONE_PUT_BYTES:
-            body = b"".join(content)
-            self._check_size(key, size, len(body))
+            body = next(cut(content, size + 1), io.BytesIO())
+            self._check_size(key, size, _byte_count(body))
             self._call("put_object", Key=self._below + key, Body=body)
             return
         named = {"Key": self._below + key}
@@ -134,13 +136,13 @@ class S3Backend:
 
     def _send(self, key: str, content: Content, size: int, named: dict[str, str]) -> Sequence[Answer]:
         """Upload all parts, several at once unless they are to leave room on the link; what completes the upload."""
-        part_bytes = max(_ONE_PUT_BYTES, math.ceil(size / _MOST_PARTS))
+        part_bytes = part_bytes_of(size)
         at_once = 1 if isinstance(content, Paced) else max(1, _UNDER_WAY_BYTES // part_bytes)
         sent = list[int]()
 
         def uploads() -> Iterator[Callable[[], Answer]]:
             for number, body in enumerate(cut(content, part_bytes), 1):
-                sent.append(len(body))
+                sent.append(_byte_count(body))
                 yield partial(self._call, "upload_part", Body=body, PartNumber=number, **named)
 
         answers = in_order(uploads(), at_once)
@@ -194,7 +196,7 @@ class S3Backend:
                     answer["Body"] = await body.read()
             return answer
 
-        seconds = _CALL_SECONDS + max(len(arguments.get("Body", b"")), PART_BYTES) / _SLOWEST_BYTES_PER_SECOND
+        seconds = _CALL_SECONDS + max(_byte_count(arguments.get("Body", b"")), PART_BYTES) / _SLOWEST_BYTES_PER_SECOND
         key = str(arguments.get("Key", "")).removeprefix(self._below)
         answer: Answer = self._ask(key, ask, seconds, expected)
         return answer
@@ -214,7 +216,7 @@ class S3Backend:
     def _connected(self) -> S3FileSystem:
         with self._lock:
             if self._files is None:
-                files = S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=_SETTINGS)
+                files = S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=self._settings)
                 files.retries = 1  # of s3fs's own, on top of botocore's
                 try:
                     files.connect(timeout=_CALL_SECONDS)
@@ -226,6 +228,15 @@ class S3Backend:
 
     def _where(self, key: str) -> str:
         return f"{self.url}/{key}"
+
+
+def part_bytes_of(size: int) -> int:
+    """How large the parts of an upload of `size` bytes are, so that there are not too many."""
+    return max(_ONE_PUT_BYTES, math.ceil(size / _MOST_PARTS))
+
+
+def _byte_count(body: bytes | io.BytesIO) -> int:
+    return len(body) if isinstance(body, bytes) else body.getbuffer().nbytes
 
 
 def _whole_bytes(answer: Answer) -> int:

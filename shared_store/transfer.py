@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,19 +13,23 @@ from shared_store.backend import Content
 T = TypeVar("T")
 
 
-def cut(content: Content, part_bytes: int) -> Iterator[bytes]:
-    """The same bytes in parts of exactly `part_bytes`, but for the last."""
-    held: list[memoryview] = []
-    missing = part_bytes
+def cut(content: Content, part_bytes: int) -> Iterator[io.BytesIO]:
+    """The same bytes as files in memory of exactly `part_bytes`, but for the last. Each can be read again."""
+    part, missing = io.BytesIO(), part_bytes
     for piece in content:
         rest = piece
         while len(rest) >= missing:
-            yield b"".join([*held, rest[:missing]])
-            rest, held, missing = rest[missing:], [], part_bytes
-        held.append(rest)
-        missing -= len(rest)
-    if last := b"".join(held):
-        yield last
+            part.write(rest[:missing])
+            yield _rewound(part)
+            rest, part, missing = rest[missing:], io.BytesIO(), part_bytes
+        missing -= part.write(rest)
+    if missing < part_bytes:
+        yield _rewound(part)
+
+
+def _rewound(file: io.BytesIO) -> io.BytesIO:
+    file.seek(0)
+    return file
 
 
 def in_order(jobs: Iterable[Callable[[], T]], at_once: int) -> Iterator[T]:
