@@ -17,7 +17,8 @@ from faulty import MemoryBackend
 from racing import Seen, race, race_in_threads
 
 from shared_store.backend import Backend
-from shared_store.local import LocalBackend, NtfsNames
+from shared_store.local import LocalBackend
+from shared_store.names import NtfsNames
 from shared_store.retrying import Retrying
 from shared_store.store import Store, open_store
 

@@ -12,8 +12,9 @@ import pytest
 from fake_ntfs import FOREVER, FakeNtfs
 
 from shared_store.backend import PART_BYTES, Content
-from shared_store.errors import StoreDownError, StoreError, StoreFullError
-from shared_store.local import LocalBackend, Names, NtfsNames, PosixNames
+from shared_store.errors import NotExclusiveError, StoreDownError, StoreError, StoreFullError
+from shared_store.local import LocalBackend
+from shared_store.names import Names, NtfsNames, PosixNames
 
 KEY = "runs/demo/file"
 
@@ -231,3 +232,16 @@ def test_only_looking_makes_nothing(backend: LocalBackend) -> None:
     assert backend.size("results/none.json") is None
     backend.delete("results/none.json")
     assert not backend.root.exists()
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
+def test_a_disk_without_links_says_that_one_process_alone_can_commit_there(tmp_path: Path, code: int) -> None:
+    def link(_source: Path, _target: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    backend = LocalBackend(tmp_path / "store", PosixNames(link))
+    with pytest.raises(NotExclusiveError, match="one process alone"):
+        backend.put_if_absent(KEY, b"record")
+    assert files(backend.root) == []
+    backend.publish(KEY, Content(b"what needs no link"))
+    assert bytes_of(backend, KEY) == b"what needs no link"
