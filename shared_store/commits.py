@@ -21,14 +21,14 @@ def put_commit(store: Store, commit: Commit) -> Commit:
     key = layout.commit(commit.task, commit.number)
     if store.put_if_absent(key, commit.to_bytes()):
         return commit
-    standing = store.read(key)
+    standing = read_commit(store, commit.task, commit.number)
     assert standing is not None, f"{key} lost its race to nothing"
-    return Commit.from_bytes(standing)
+    return standing
 
 
 def read_commit(store: Store, task: str, number: int) -> Commit | None:
-    data = store.read(layout.commit(task, number))
-    return None if data is None else Commit.from_bytes(data)
+    """DamagedRecordError when it is not the record that was put."""
+    return store.read_record(layout.commit(task, number), Commit)
 
 
 def last_commit(store: Store, task: str) -> Commit | None:
@@ -68,5 +68,5 @@ def put_result(store: Store, result: Result) -> Result:
 
 
 def read_result(store: Store, task: str) -> Result | None:
-    data = store.read(layout.result(task))
-    return None if data is None else Result.from_bytes(data)
+    """DamagedRecordError when it is not the record that was put."""
+    return store.read_record(layout.result(task), Result)

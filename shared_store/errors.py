@@ -57,6 +57,10 @@ class DamagedBlobError(StoreError):
     """A blob's bytes do not match the hash that names it."""
 
 
+class DamagedRecordError(StoreError):
+    """A record's bytes are not those that were put."""
+
+
 class RunFailedError(Exception):
     """Work was done but not all of it succeeded; the text says what failed and what to do.
 

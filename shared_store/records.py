@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-VERSION = 1
+VERSION = 2
+_CHECK = "check"
 
 
 def canonical_json(value: object) -> bytes:
@@ -24,23 +25,30 @@ def sha256(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """A frozen dataclass that is kept as JSON with its kind and version."""
+    """A frozen dataclass that is kept as JSON with its kind, its version and the sha256 of all that."""
 
     def to_bytes(self) -> bytes:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return canonical_json({"kind": type(self).__name__, "version": VERSION, **fields})
+        value = {"kind": type(self).__name__, "version": VERSION, **fields}
+        return canonical_json({**value, _CHECK: f"sha256:{sha256(canonical_json(value))}"})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Parse and check kind, version and fields; ValueError says which is off."""
-        value: dict[str, Any] = json.loads(data)
+        """Parse and check kind, version, fields and every byte; ValueError says which is off."""
+        value: Any = json.loads(data)
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a {cls.__name__} record")
+        value.pop(_CHECK, None)
         kind, version = value.pop("kind", None), value.pop("version", None)
         if kind != cls.__name__ or version != VERSION:
             raise ValueError(f"expected a {cls.__name__} record of version {VERSION}, found {kind} version {version}")
         names = {f.name for f in dataclasses.fields(cls)}
         if names != set(value):
             raise ValueError(f"{cls.__name__} record with fields {sorted(value)}, expected {sorted(names)}")
-        return cls(**value)
+        record = cls(**value)
+        if record.to_bytes() != data:
+            raise ValueError(f"{cls.__name__} record whose bytes do not match its sha256")
+        return record
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,7 @@ def write_snapshot(
 
 def read_whole(store: Store, snapshot_id: str) -> Snapshot | None:
     """The record of a snapshot all of whose blobs stand (unverified), else None."""
-    data = store.read(layout.snapshot(snapshot_id))
-    record = None if data is None else Snapshot.from_bytes(data)
+    record = store.read_record(layout.snapshot(snapshot_id), Snapshot)
     whole = record is not None and all(store.has_blob(digest) for digest in (record.manifest, *record.shards))
     return record if whole else None
 
@@ -130,12 +129,11 @@ def open_snapshot(store: Store, snapshot_id: str, cache: Cache) -> OpenSnapshot:
 
 def read_manifest(store: Store, snapshot_id: str) -> tuple[Snapshot, list[ImageRow], Places]:
     """A snapshot's record, rows and (shard, offset, length) by image id, without fetching a shard."""
-    data = store.read(layout.snapshot(snapshot_id))
-    if data is None:
+    record = store.read_record(layout.snapshot(snapshot_id), Snapshot)
+    if record is None:
         raise UserError(
             f"the store has no snapshot {snapshot_id}", where=store.url, mend="prepare the photos: foldfleet prepare"
         )
-    record = Snapshot.from_bytes(data)
     frame = pd.read_parquet(io.BytesIO(store.get_blob(record.manifest)))
     rows: list[ImageRow] = []
     places: Places = {}

@@ -15,11 +15,13 @@ from typing import TypeVar
 
 from shared_store import layout
 from shared_store.backend import PART_BYTES, Backend, Content, Entry
-from shared_store.errors import DamagedBlobError, MissingBlobError, StoreError
+from shared_store.errors import DamagedBlobError, DamagedRecordError, MissingBlobError, StoreError
 from shared_store.hashing import Hashed, Sha256
 from shared_store.local import LocalBackend
+from shared_store.records import Record
 from shared_store.retrying import Retrying
 
+R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 Take = Callable[[bytes | memoryview], object]
 """Given the parts of a blob in order."""
@@ -90,6 +92,23 @@ class Store:
     def read(self, key: str) -> bytes | None:
         parts = self.backend.parts(layout.checked_key(key))
         return None if parts is None else b"".join(parts)
+
+    def read_record(self, key: str, kind: type[R]) -> R | None:
+        """The record under `key`, every byte verified; None when there is none.
+
+        DamagedRecordError when it cannot be used. It stays in place: others may have read it, so that no machine may
+        give another one its name.
+        """
+        damage = None
+        for _ in range(2):  # what went wrong may have been the reading alone
+            data = self.read(key)
+            try:
+                return None if data is None else kind.from_bytes(data)
+            except ValueError as error:
+                damage = error
+        mend = "restore it from a copy, or remove it and give the same command again"
+        where = f"{self.url}: {key}"
+        raise DamagedRecordError(f"a record cannot be used ({damage})", where=where, mend=mend) from damage
 
     def publish(self, key: str, data: bytes) -> None:
         """Overwrite a file that people read, as a whole. Never for truth."""

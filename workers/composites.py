@@ -61,8 +61,7 @@ def add_composites(
         return Composed(snapshot.snapshot_id, folds, 0)
     request = [COMPOSITES_VERSION, snapshot.snapshot_id, folds, counts, longest_side, seed]
     key = layout.snapshot(f"composites-{sha256(canonical_json(request))[:32]}")
-    known = store.read(key)
-    composed = None if known is None else Composed.from_bytes(known)
+    composed = store.read_record(key, Composed)
     if composed is not None and read_whole(store, composed.snapshot_id) is not None:
         return composed
     pastes = plan_composites(snapshot.rows, table, counts, longest_side, seed)

@@ -80,11 +80,11 @@ def prepare(
     """
     listing = list_photos(data, selection, test)
     key = layout.snapshot(f"prepared-{_fingerprint(listing, settings)}")
-    known = store.read(key)
-    if known is not None:
-        prepared = Prepared.from_bytes(known)
-        if all(read_whole(store, name) for name in (prepared.snapshot_id, prepared.test_snapshot_id) if name):
-            return prepared
+    prepared = store.read_record(key, Prepared)
+    if prepared is not None and all(
+        read_whole(store, name) for name in (prepared.snapshot_id, prepared.test_snapshot_id) if name
+    ):
+        return prepared
     with tempfile.TemporaryDirectory(prefix="foldfleet-") as scratch:
         read = list(_read_all(listing.sources, settings.longest_side, Path(scratch), progress, processes))
         prepared = _freeze(listing, read, settings, store, data)
