@@ -27,7 +27,12 @@ RAY_ENVIRONMENT = {
 
 
 def begin_ray(address: str | None) -> Scratch | None:
-    """Connect to the cluster at `address`, or begin a Ray of our own and return its folder. UserError if neither."""
+    """Connect to the cluster at `address`, or begin a Ray of our own and return its folder. UserError if neither.
+
+    A process that is connected to a cluster stays so.
+    """
+    if address is not None and ray.is_initialized():
+        return None
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "foldfleet"}

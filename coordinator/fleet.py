@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import ray
@@ -21,7 +22,7 @@ from coordinator.cluster import begin_ray
 from coordinator.config import FleetSection, StoreSection
 from coordinator.events import Fact, MachineJoined, MachineLeft, Progressed, Start, Stop, TaskEnded
 from shared_store.records import Result
-from shared_store.store import Store
+from shared_store.store import Store, open_store
 from workers.run import Place, guarded
 from workers.slot import Ran, Slot
 from workers.tasks import (
@@ -85,12 +86,21 @@ class _Run:
 class RayFleet:
     """Machines of a Ray cluster at `settings.address`, or this one with an embedded Ray that ends on `close`."""
 
-    def __init__(self, settings: FleetSection, store: StoreSection, cache_folder: str, search: Search) -> None:
+    def __init__(
+        self,
+        settings: FleetSection,
+        store: StoreSection,
+        cache_folder: str,
+        search: Search,
+        single_committer: bool = False,
+    ) -> None:
         self._settings, self._store, self._cache_folder, self._search = settings, store, cache_folder, search
+        self._single_committer = single_committer
         self._machines: dict[str, _Machine] = {}
         self._slots: dict[tuple[str, int], Any] = {}
         self._runs: dict[tuple[str, int], _Run] = {}  # by (task, attempt)
         self._outbox: list[Fact] = [MachineJoined(DRIVER, 1, (SearchTask.kind,))]
+        self._ends_ray = not ray.is_initialized()  # else it was for a store on the head, and goes on to be
         self.scratch = begin_ray(settings.address)
 
     def discover(self) -> list[Fact]:
@@ -107,7 +117,8 @@ class RayFleet:
 
     def start(self, order: Start, task: Task) -> None:
         if isinstance(task, SearchTask):
-            outcome = guarded(task, order.attempt, self._store.url, lambda store, _nonce: self._search(task, store))
+            opens = partial(open_store, self._store.url, self._single_committer)
+            outcome = guarded(task, order.attempt, opens, lambda store, _nonce: self._search(task, store))
             self._outbox.append(TaskEnded(outcome))
             return
         place = (order.machine, order.slot)
@@ -140,7 +151,8 @@ class RayFleet:
             ray.kill(slot, no_restart=True)
         self._slots.clear()
         self._runs.clear()
-        ray.shutdown()
+        if self._ends_ray:
+            ray.shutdown()
         if self.scratch is not None:
             self.scratch.close()
 
@@ -183,7 +195,11 @@ class RayFleet:
                 scheduling_strategy=NodeAffinitySchedulingStrategy(machine.node, soft=False),
                 runtime_env={"env_vars": environment},
             )
-            .remote(Place(self._store.url, self._cache_folder, self._store.cache_gb, device, threads))
+            .remote(
+                Place(
+                    self._store.url, self._cache_folder, self._store.cache_gb, device, threads, self._single_committer
+                )
+            )
         )
         self._slots[place] = slot
         return slot

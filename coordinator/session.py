@@ -24,7 +24,9 @@ from coordinator.journal import Journal
 from coordinator.ledger import Ledger, State
 from coordinator.view import View, summary
 from shared_store import layout
+from shared_store.committer import Committed, Committer
 from shared_store.errors import RunFailedError, StoppedError, UserError
+from shared_store.probe import NotExclusive, probe
 from shared_store.store import Store, open_store
 from workers.tasks import UNCOUNTED, Failure
 
@@ -62,7 +64,7 @@ class Session:
             text, where = _read_config(config), config
         overrides = [(key, _absolute(value) if key in _PLACES else value) for key, value in overrides]
         experiment = parse(text, where, overrides)
-        store = open_store(experiment.store.url)
+        store = _reached(experiment)
         own = store.read(layout.run_file(run, CONFIG))
         if own is not None and config is None:
             where = f"{layout.run_file(run, CONFIG)} and the command line"
@@ -89,6 +91,9 @@ class Session:
 
     def held(self) -> AbstractContextManager[Hold]:
         """Hold the run: one process at a time drives it. UserError says who does, and since when."""
+        if self.store.url.startswith("head://"):
+            self.store.backend = _reached(self.experiment).backend  # the run's own configuration may name the fleet
+        self._find_committer()
         return driving(self.store, self.run, self.path("lock"), Watch(self.say), take_over=self.take_over)
 
     def drive(self, graph: Graph, hold: Hold) -> Ledger:
@@ -104,12 +109,17 @@ class Session:
         if fleet_section.address is None:
             self.say("no cluster given: running on an embedded Ray on this machine")
         cache_folder = str(Path(store_section.cache_folder).expanduser())
+        alone = isinstance(self.store.backend, Committed)
         began = time.monotonic()
         with (
             Journal(self.path("events.jsonl")) as journal,
             contextlib.closing(
                 RayFleet(
-                    fleet_section, store_section.model_copy(update={"url": self.store.url}), cache_folder, run_search
+                    fleet_section,
+                    store_section.model_copy(update={"url": self.store.url}),
+                    cache_folder,
+                    run_search,
+                    alone,
                 )
             ) as fleet,
             StopSignal() as stop,
@@ -117,7 +127,7 @@ class Session:
         ):
             ledger = drive(
                 graph,
-                self.store,
+                open_store(self.store.url, single_committer=True) if alone else self.store,
                 fleet,
                 fleet_section,
                 clock=lambda: time.monotonic() - began,
@@ -128,6 +138,15 @@ class Session:
         self.say(summary(ledger))
         _check_ending(ledger, hold)
         return ledger
+
+    def _find_committer(self) -> None:
+        """Where several writers of the store can win, this process commits alone (an actor, while it drives)."""
+        found = probe(lambda: open_store(self.store.url))
+        if isinstance(found, NotExclusive):
+            self.say(f"{self.store.url}: {found.reason}. So this computer alone commits, for the whole fleet:")
+            self.say("drive no other run in this store from another computer at the same time")
+            inner = self.store.backend
+            self.store.backend = Committed(inner, Committer(lambda: inner).put_if_absent)
 
     def _tell_changes(self, before: Experiment) -> None:
         old, new = _flat(before.model_dump(mode="json")), _flat(self.experiment.model_dump(mode="json"))
@@ -161,6 +180,15 @@ class StopSignal:
         if self._asked:
             raise KeyboardInterrupt("At once, as asked twice: each fold goes on from its last commit.")
         self._asked = True
+
+
+def _reached(experiment: Experiment) -> Store:
+    """The experiment's store; the disk of a fleet's head is reached through Ray."""
+    if experiment.store.url.startswith("head://") and experiment.fleet.address is not None:
+        from coordinator.cluster import begin_ray  # Ray takes seconds to load
+
+        begin_ray(experiment.fleet.address)
+    return open_store(experiment.store.url)
 
 
 def _absolute(place: object) -> object:

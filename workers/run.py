@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Place:
     cache_gb: float
     device: str  # torch's word: "cpu", "cuda:0"
     threads: int
+    single_committer: bool = False  # see `open_store`
 
 
 def run(task_json: Mapping[str, Any], attempt: int, place: Place, reporter: Reporter) -> Outcome:
@@ -60,10 +62,10 @@ def run(task_json: Mapping[str, Any], attempt: int, place: Place, reporter: Repo
         name, spec = task_id(task), spec_hash(task)
         return _execute(task, Work(name, spec, attempt, nonce, store, cache, reporter, place.device, place.threads))
 
-    return guarded(task, attempt, place.store_url, execute)
+    return guarded(task, attempt, partial(open_store, place.store_url, place.single_committer), execute)
 
 
-def guarded(task: Task, attempt: int, store_url: str, execute: Callable[[Store, str], Result]) -> Outcome:
+def guarded(task: Task, attempt: int, opens: Callable[[], Store], execute: Callable[[Store, str], Result]) -> Outcome:
     """Call `execute(store, nonce)` unless the result stands, keep what it returns, and classify every failure."""
     name, began = task_id(task), time.monotonic()
 
@@ -71,7 +73,7 @@ def guarded(task: Task, attempt: int, store_url: str, execute: Callable[[Store, 
         return Outcome(name, attempt, failure, what, where, mend, trace, time.monotonic() - began)
 
     try:
-        store = open_store(store_url)
+        store = opens()
         if read_result(store, name) is None:
             result = execute(store, secrets.token_hex(8))
             assert result.task == name, f"the executor of {name} returned a result of {result.task}"

@@ -17,7 +17,7 @@ from tiny_fold import tiny_task
 from shared_store.commits import last_commit, put_result, read_result
 from shared_store.errors import StoreError, UserError
 from shared_store.records import Result, canonical_json
-from shared_store.store import Store
+from shared_store.store import Store, open_store
 from workers.run import Place, guarded, run
 from workers.tasks import Failure, Outcome, SearchTask, Task, spec_hash, task_id, to_json
 from workers.train import NanLossError, StoppedError
@@ -42,14 +42,14 @@ def through(task: Task, store: Store, tmp_path: Path, reporter: RecordingReporte
 
 
 def test_what_the_executor_returns_stands_in_the_store(store: Store) -> None:
-    outcome = guarded(TASK, 3, store.url, lambda _store, nonce: result_of(TASK, nonce))
+    outcome = guarded(TASK, 3, lambda: store, lambda _store, nonce: result_of(TASK, nonce))
     assert (outcome.task, outcome.attempt, outcome.failure) == (task_id(TASK), 3, None)
     assert read_result(store, task_id(TASK)) is not None
 
 
 def test_work_whose_result_stands_is_not_done_again(store: Store) -> None:
     first = put_result(store, result_of(TASK, "first"))
-    assert guarded(TASK, 2, store.url, raising(AssertionError("ran again"))).failure is None
+    assert guarded(TASK, 2, lambda: store, raising(AssertionError("ran again"))).failure is None
     assert read_result(store, task_id(TASK)) == first
 
 
@@ -58,7 +58,7 @@ def test_of_two_attempts_that_end_the_first_result_stands(store: Store) -> None:
         put_result(store, result_of(TASK, "faster"))
         return result_of(TASK, nonce)
 
-    assert guarded(TASK, 2, store.url, overtaken).failure is None
+    assert guarded(TASK, 2, lambda: store, overtaken).failure is None
     standing = read_result(store, task_id(TASK))
     assert standing is not None and standing.nonce == "faster"
 
@@ -80,7 +80,7 @@ def test_of_two_attempts_that_end_the_first_result_stands(store: Store) -> None:
     ],
 )
 def test_every_failure_has_its_kind(store: Store, error: Exception, failure: Failure) -> None:
-    outcome = guarded(TASK, 1, store.url, raising(error))
+    outcome = guarded(TASK, 1, lambda: store, raising(error))
     assert outcome.failure is failure
     assert outcome.what
     assert read_result(store, task_id(TASK)) is None
@@ -88,13 +88,13 @@ def test_every_failure_has_its_kind(store: Store, error: Exception, failure: Fai
 
 def test_what_a_person_can_mend_keeps_its_three_parts(store: Store) -> None:
     error = UserError("no such model", where="recipe.model", mend="choose another")
-    outcome = guarded(TASK, 1, store.url, raising(error))
+    outcome = guarded(TASK, 1, lambda: store, raising(error))
     assert (outcome.what, outcome.where, outcome.mend) == ("no such model", "recipe.model", "choose another")
     assert outcome.traceback == ""
 
 
 def test_a_crash_tells_its_line_and_its_traceback(store: Store) -> None:
-    outcome = guarded(TASK, 1, store.url, raising(RuntimeError("shapes do not match")))
+    outcome = guarded(TASK, 1, lambda: store, raising(RuntimeError("shapes do not match")))
     assert outcome.what == "RuntimeError: shapes do not match"
     assert "test_run.py:" in outcome.where
     assert "Traceback" in outcome.traceback and "raise error" in outcome.traceback
@@ -102,17 +102,19 @@ def test_a_crash_tells_its_line_and_its_traceback(store: Store) -> None:
 
 def test_ctrl_c_is_no_failure_of_the_task(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt):
-        guarded(TASK, 1, store.url, raising(KeyboardInterrupt()))
+        guarded(TASK, 1, lambda: store, raising(KeyboardInterrupt()))
 
 
 def test_a_store_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    outcome = guarded(TASK, 1, str(tmp_path / "file" / "store"), raising(AssertionError("not reached")))
+    outcome = guarded(
+        TASK, 1, lambda: open_store(str(tmp_path / "file" / "store")), raising(AssertionError("not reached"))
+    )
     assert outcome.failure is Failure.STORE and outcome.mend
 
 
 def test_an_executor_that_answers_for_another_task_is_our_own_mistake(store: Store) -> None:
-    outcome = guarded(TASK, 1, store.url, lambda _store, nonce: Result("other", "spec", 1, nonce))
+    outcome = guarded(TASK, 1, lambda: store, lambda _store, nonce: Result("other", "spec", 1, nonce))
     assert outcome.failure is Failure.CRASHED and "other" in outcome.what
 
 
