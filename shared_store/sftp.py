@@ -8,6 +8,7 @@ are under way at once, and synced where the server can.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import stat
@@ -29,13 +30,16 @@ CONFIG_VARIABLE = "FOLDFLEET_SSH_CONFIG"
 
 
 class SftpBackend:
-    """A folder on an SFTP server. Opened by URL alone; nothing is connected before the first call."""
+    """A folder on an SFTP server. Opened by URL alone; nothing is connected before the first call.
 
-    def __init__(self, url: str, config: Path | None = None) -> None:
+    A connection on which nothing is heard for `silence_seconds`, asked for a sign of life meanwhile, is lost.
+    """
+
+    def __init__(self, url: str, config: Path | None = None, silence_seconds: float = 30.0) -> None:
         named = os.environ.get(CONFIG_VARIABLE)
         address = Address.of(url)
         self.url, self._root = address.url, address.path
-        self._links = Links(address, config or (Path(named) if named else None))
+        self._links = Links(address, config or (Path(named) if named else None), silence_seconds)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         target = self._path(key)
@@ -74,7 +78,7 @@ class SftpBackend:
             reader = requests.Reader(file, start, link.sftp.limits.max_read_len)
             try:
                 yield b""
-                while part := link.call(reader.part(), None):
+                while part := link.call(reader.part(), math.inf):
                     yield part
             finally:
                 link.submit(reader.close())  # not waited for: this may be anywhere, the link's own thread too
@@ -114,9 +118,8 @@ class SftpBackend:
             found, folders = [], [folder]
             while folders:
                 within = folders.pop()
-                for name, attributes in link.call(
-                    requests.names(link.sftp, self._path(within).rstrip("/") or "/"), None
-                ):
+                listed = requests.names(link.sftp, self._path(within).rstrip("/") or "/")
+                for name, attributes in link.call(listed, math.inf):
                     key = f"{within}/{name}" if within else name
                     mode, is_hidden = attributes.permissions or 0, name.startswith(".")
                     if stat.S_ISDIR(mode) and not is_hidden:
@@ -151,7 +154,7 @@ class SftpBackend:
             place = 0
             for part in content:
                 with self._unless_full(link, temporary):
-                    link.call(requests.send(file, place, part, link.sftp.limits.max_write_len), None)
+                    link.call(requests.send(file, place, part, link.sftp.limits.max_write_len), math.inf)
                 place += len(part)
             with self._unless_full(link, temporary):
                 link.call(requests.finish(file), _SYNC_SECONDS)

@@ -30,7 +30,7 @@ class Reader:
     async def part(self) -> bytes:
         """The next part; b"" at the end. TimeoutError when no block comes for REPLY_SECONDS."""
         blocks, taken = [], 0
-        async with asyncio.timeout(REPLY_SECONDS) as patience:
+        async with asyncio.timeout_at(_patience()) as patience:
             if self._end is None:
                 self._end = (await self._file.stat()).size or 0
             self._ask()
@@ -38,7 +38,7 @@ class Reader:
                 blocks.append(await self._blocks.popleft())
                 taken += len(blocks[-1])
                 self._ask()
-                patience.reschedule(asyncio.get_running_loop().time() + REPLY_SECONDS)
+                patience.reschedule(_patience())
         return b"".join(blocks)
 
     async def close(self) -> None:
@@ -90,11 +90,11 @@ async def send(file: asyncssh.SFTPClientFile, place: int, part: memoryview, limi
         for start in range(0, len(part), block_bytes)
     )
     try:
-        async with asyncio.timeout(REPLY_SECONDS) as patience:
+        async with asyncio.timeout_at(_patience()) as patience:
             while blocks:
                 await blocks[0]
                 blocks.popleft()
-                patience.reschedule(asyncio.get_running_loop().time() + REPLY_SECONDS)
+                patience.reschedule(_patience())
     finally:
         await _give_up(blocks)
 
@@ -134,14 +134,19 @@ async def replace(sftp: asyncssh.SFTPClient, source: str, target: str) -> None:
 async def names(sftp: asyncssh.SFTPClient, folder: str) -> list[tuple[str, asyncssh.SFTPAttrs]]:
     """What lies in a folder, with attributes; nothing where there is none."""
     found = []
-    async with asyncio.timeout(REPLY_SECONDS) as patience:
+    async with asyncio.timeout_at(_patience()) as patience:
         with contextlib.suppress(asyncssh.SFTPNoSuchFile):
             async for name in sftp.scandir(folder):
                 found.append((str(name.filename), name.attrs))
-                patience.reschedule(asyncio.get_running_loop().time() + REPLY_SECONDS)
+                patience.reschedule(_patience())
     return found
 
 
 def folder(path: str) -> str:
     """The folder that a path is in."""
     return path.rpartition("/")[0] or "/"
+
+
+def _patience() -> float:
+    """Until when something must have happened, on the loop's clock."""
+    return asyncio.get_running_loop().time() + REPLY_SECONDS

@@ -24,10 +24,10 @@ from shared_store.errors import StoreDownError, StoreError
 from shared_store.ssh_trust import Login, explained, prepared
 
 T = TypeVar("T")
-CONNECT_SECONDS = 30.0
-REPLY_SECONDS = 30.0  # for one request, or without progress of a transfer
+_CONNECT_SECONDS = 30.0
+REPLY_SECONDS = 120.0  # for one request on a connection that lives: a slow link may have a queue of others to carry
 _GOODBYE_SECONDS = 2.0
-_KEEPALIVE_SECONDS = 15  # a router forgets silent connections; a lost one is noticed after three of these
+_SIGNS_OF_LIFE = 3  # asked for in the seconds of silence after which a connection is lost; routers forget quiet ones
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class Link:
     _connection: asyncssh.SSHClientConnection | None = None
     _gone: asyncio.Task[None] | None = None  # done when SFTP on it has ended, whoever ended it
 
-    def __init__(self, address: Address, config: Path | None) -> None:
+    def __init__(self, address: Address, config: Path | None, silence_seconds: float) -> None:
         self.users, self.given_up = 0, False  # kept by Links
+        login = prepared(address.url, address.host, address.port, address.user, config)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="sftp", daemon=True)
-        login = prepared(address.url, address.host, address.port, address.user, config)
         self._thread.start()
         try:
             with explained(login):
-                self.submit(self._open(login)).result()
+                self.submit(self._open(login, silence_seconds / (_SIGNS_OF_LIFE + 1))).result()
         except BaseException:
             self.close()
             raise
@@ -93,8 +93,8 @@ class Link:
         """Begin `act` on the link's loop."""
         return asyncio.run_coroutine_threadsafe(act, self._loop)
 
-    def call(self, act: Coroutine[Any, Any, T], seconds: float | None = REPLY_SECONDS) -> T:
-        """The result of `act`, which ends within `seconds` (or sees to that itself, where None).
+    def call(self, act: Coroutine[Any, Any, T], seconds: float = REPLY_SECONDS) -> T:
+        """The result of `act`, which has `seconds` (infinity where it sees to that itself).
 
         StoreDownError when the connection is lost or nothing comes back; the server's other answers are raised as
         asyncssh has them.
@@ -117,7 +117,7 @@ class Link:
             self.submit(self._end())
 
     def _down(self, error: Exception) -> StoreDownError:
-        what = f"the store does not answer ({str(error) or f'nothing for {REPLY_SECONDS:g} seconds'})"
+        what = f"the store does not answer ({str(error) or 'nothing comes back'})"
         mend = "look after the server and the network, then give the same command again; nothing that stood is lost"
         return StoreDownError(what, where=self._where, mend=mend)
 
@@ -126,15 +126,19 @@ class Link:
         self._loop.run_forever()
         self._loop.close()
 
-    async def _open(self, login: Login) -> None:
-        async with asyncio.timeout(CONNECT_SECONDS):
+    async def _open(self, login: Login, keepalive_seconds: float) -> None:
+        async with asyncio.timeout(_CONNECT_SECONDS):
             self._connection = await asyncssh.connect(
-                login.host, login.port, options=login.options, keepalive_interval=_KEEPALIVE_SECONDS
+                login.host,
+                login.port,
+                options=login.options,
+                keepalive_interval=keepalive_seconds,
+                keepalive_count_max=_SIGNS_OF_LIFE,
             )
             self.sftp = await self._connection.start_sftp_client()
         self._gone = asyncio.ensure_future(self.sftp.wait_closed())
 
-    async def _watched(self, act: Coroutine[Any, Any, T], seconds: float | None) -> T:
+    async def _watched(self, act: Coroutine[Any, Any, T], seconds: float) -> T:
         """Requests that are made while a connection ends are answered by nobody: notice that at once."""
         assert self._gone is not None
         task = asyncio.ensure_future(act)
@@ -145,7 +149,7 @@ class Link:
             return task.result()
         finally:
             task.cancel()
-            await asyncio.wait({task})
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _end(self) -> None:
         if self._connection is not None:
@@ -166,8 +170,8 @@ class Link:
 class Links:
     """The link that calls go through. One that is given up ends with its last call, so that none is cut off."""
 
-    def __init__(self, address: Address, config: Path | None) -> None:
-        self._address, self._config = address, config
+    def __init__(self, address: Address, config: Path | None, silence_seconds: float) -> None:
+        self._address, self._config, self._silence_seconds = address, config, silence_seconds
         self._lock = threading.RLock()  # a generator's end, at any moment, may give a link back
         self._link: Link | None = None
 
@@ -194,7 +198,7 @@ class Links:
             if self._link is not None and not self._link.alive:
                 self._give_up(self._link)
             if self._link is None:
-                self._link = Link(self._address, self._config)
+                self._link = Link(self._address, self._config, self._silence_seconds)
                 self._forgotten = weakref.finalize(self, self._link.close)
                 self._forgotten.atexit = False
             self._link.users += 1

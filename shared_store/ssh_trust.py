@@ -15,6 +15,8 @@ from shared_store.errors import StoreDownError, StoreError, StoreRefusedError
 
 # In hardware on every machine of the last ten years, and one pass for both secrecy and integrity.
 _FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+# After the kinds of key that are known of a host, so that one which is not is shown instead of a hang-up.
+_HOST_KEYS = "+ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-256"
 _ASK = "then give the same command again"
 
 
@@ -65,6 +67,7 @@ def prepared(url: str, host: str, port: int | None, user: str | None, config: Pa
         options = asyncssh.SSHClientConnectionOptions(host=host, port=asked_port, **given)
         login = Login(url, host, asked_port, config, options, _known_hosts(options.config))
         given |= {} if options.config.get("Ciphers") else {"encryption_algs": _FAST_CIPHERS}
+        given |= {} if options.config.get("HostKeyAlgorithms") else {"server_host_key_algs": _HOST_KEYS}
         given |= {"known_hosts": login.trusted, "client_factory": lambda: login.client}
         login.options = asyncssh.SSHClientConnectionOptions(host=host, port=asked_port, **given)
     except (OSError, ValueError, asyncssh.Error) as error:

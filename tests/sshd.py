@@ -115,9 +115,9 @@ def running_sshd(folder: Path, options: Sequence[str] = ()) -> Iterator[SshServe
         server.stop(connections=True)
 
 
-def make_key(path: Path) -> None:
+def make_key(path: Path, kind: str = "ed25519") -> None:
     """A new key pair: `path` and `path`.pub."""
-    command = [_program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
+    command = [_program("ssh-keygen"), "-q", "-t", kind, "-N", "", "-C", "test", "-f", str(path)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=20)
 
 
