@@ -5,6 +5,7 @@ A view is a `drive.Watch`: told every fact and order right after the ledger took
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -12,7 +13,15 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -120,6 +129,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size(count: float) -> str:
+    """`812 bytes`, `212 MB`, `1.9 GB`: three digits at most."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if count >= 9.95 or unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
 def _row(entry: Entry) -> tuple[str | ProgressBar, ...]:
     progress = entry.progress
     if not isinstance(entry.task, TrainTask) or progress is None or not progress.steps:
@@ -157,18 +175,26 @@ def _ending(entry: Entry, outcome: Outcome) -> str:
 
 
 @contextmanager
-def shown(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress callback (done, all): a bar on a terminal, a line for each tenth when piped."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def shown(console: Console, what: str, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A progress callback (done, all): a bar on a terminal, a line for each tenth when piped.
+
+    Bytes come with their speed.
+    """
+    numbers = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *numbers, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         bar_task = bar.add_task(what, total=None, visible=False)
-        told = 0
+        told, began = 0, time.monotonic()
 
         def progress(done: int, total: int) -> None:
             nonlocal told
             bar.update(bar_task, completed=done, total=total, visible=True)
-            if not console.is_terminal and done * 10 // total > told:
-                told = done * 10 // total
-                console.print(f"{what}: {done} of {total}", highlight=False)
+            tenths = done * 10 // total if total else 0
+            if not console.is_terminal and tenths > told:
+                told = tenths
+                line = f"{done} of {total}"
+                if in_bytes:
+                    line = f"{size(done)} of {size(total)}, {size(done / max(time.monotonic() - began, 1e-3))}/s"
+                console.print(f"{what}: {line}", highlight=False)
 
         yield progress

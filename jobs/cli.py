@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "dry run: what would be done",
     "status": "how a run stands",
     "report": "write a run's files and report anew",
+    "store": "check a store byte by byte, list it, remove what nobody needs",
     "demo": "write the demo photos",
 }
 

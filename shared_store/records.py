@@ -51,6 +51,17 @@ class Record:
         return record
 
 
+def verified(data: bytes) -> dict[str, Any]:
+    """The kind and the fields of a record of whatever kind, every byte verified. ValueError says what is off."""
+    value: Any = json.loads(data)
+    if not isinstance(value, dict) or value.get("version") != VERSION:
+        raise ValueError(f"expected a record of version {VERSION}")
+    value.pop(_CHECK, None)
+    if canonical_json({**value, _CHECK: f"sha256:{sha256(canonical_json(value))}"}) != data:
+        raise ValueError("a record whose bytes do not match its sha256")
+    return value
+
+
 @dataclass(frozen=True)
 class Commit(Record):
     """One step of a fold that can be resumed from. `number` counts from 1 without gaps.
