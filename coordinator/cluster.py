@@ -31,8 +31,6 @@ def begin_ray(address: str | None) -> Scratch | None:
 
     A process that is connected to a cluster stays so.
     """
-    if address is not None and ray.is_initialized():
-        return None
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "foldfleet"}
@@ -42,7 +40,8 @@ def begin_ray(address: str | None) -> Scratch | None:
             if address != "auto":  # Ray itself tries a dead address for many minutes
                 host, _, port = address.rpartition("://")[2].rpartition(":")
                 socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-            ray.init(address=address, runtime_env={"py_modules": code}, **quiet)
+            if not ray.is_initialized():
+                ray.init(address=address, runtime_env={"py_modules": code}, **quiet)
         except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
             mend = "start the cluster with `ray up cluster.yaml`, or leave out fleet.address to run on this machine"
             raise UserError(f"no Ray cluster answers: {error}", where=f"fleet.address {address}", mend=mend) from error

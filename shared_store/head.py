@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from shared_store.backend import PART_BYTES, Backend, Content, Entry
 from shared_store.committer import Committed, Committer
 from shared_store.errors import StoreDownError, StoreError
-from shared_store.head_disk import HeadDisk, Opened, folder
+from shared_store.head_disk import HeadDisks, Opened, folder
 from shared_store.local import LocalBackend
 
 CALL_SECONDS = 60.0  # for a call's answer; a window of parts in this time needs 0.3 MB/s
@@ -53,7 +53,7 @@ def open_head(url: str) -> Backend:
     if not ray.is_initialized() and "RAY_RAYLET_PID" in os.environ:
         mend = "give --fleet.address auto"
         raise StoreError("this command runs in a Ray cluster and is not connected to it", where=url, mend=mend)
-    if ray.is_initialized() and ray.get_runtime_context().get_node_id() != _head_node():
+    if ray.is_initialized() and not _at_the_head():
         return HeadBackend(root)
     backend = LocalBackend(folder(root))
     backend.url = url  # it is told to other machines
@@ -64,7 +64,7 @@ def committed_by_one(backend: Backend, opens: Callable[[], Backend]) -> Backend:
     """`backend` with one committer for the whole cluster: an actor beside whoever asks first, on a disk of its own."""
 
     def commit(key: str, data: bytes) -> bool:
-        with _explained(backend.url):
+        with _explained(backend.url, "the one process that commits"):
             beside_us = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
             options = {**_OPTIONS, "name": f"committer {_VERSION} {backend.url}", "scheduling_strategy": beside_us}
             actor = ray.remote(Committer).options(**options).remote(opens)
@@ -74,11 +74,11 @@ def committed_by_one(backend: Backend, opens: Callable[[], Backend]) -> Backend:
 
 
 class HeadBackend:
-    """The folder `root` on the head's disk, through its actor: the one given, or else looked up or begun."""
+    """The folder `root` on the head's disk, through an actor of HeadDisks: the one given, else looked up or begun."""
 
-    def __init__(self, root: str, disk: Any = None) -> None:
+    def __init__(self, root: str, disks: Any = None, call_seconds: float = CALL_SECONDS) -> None:
         self.url = f"head://{root}"
-        self._root, self._disk = root, disk
+        self._root, self._disks, self._seconds = root, disks, call_seconds
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         return bool(self._ask("put_if_absent", key, data))
@@ -119,7 +119,7 @@ class HeadBackend:
 
     def close(self) -> None:
         """The actor is looked up, or begun, anew."""
-        self._disk = None
+        self._disks = None
 
     def _send(self, token: str, content: Content) -> int:
         """Append all of `content`, a window of parts at a time; how many bytes it was."""
@@ -134,7 +134,7 @@ class HeadBackend:
         return size
 
     def _receive(self, opened: Opened, start: int) -> Iterator[memoryview]:
-        yield memoryview(opened.first)
+        yield opened.first.data
         if not opened.token:
             return
         with self._let_go_of(opened.token):
@@ -142,43 +142,44 @@ class HeadBackend:
             for place in range(start + PART_BYTES, opened.bytes, PART_BYTES):
                 flying.append(self._begin("read", opened.token, place))
                 if len(flying) == WINDOW:
-                    yield memoryview(self._answer(flying.popleft()))
+                    yield self._answer(flying.popleft()).data
             while flying:
-                yield memoryview(self._answer(flying.popleft()))
+                yield self._answer(flying.popleft()).data
 
     @contextlib.contextmanager
     def _let_go_of(self, token: str) -> Iterator[None]:
-        disk = self._disk
         try:
             yield
         finally:
-            if disk is not None and ray.is_initialized():
-                disk.let_go.remote(token)  # nobody waits for it: what is left is swept
+            with contextlib.suppress(StoreDownError):
+                self._begin("let_go", token)  # nobody waits for it: what is left is swept
 
-    def _ask(self, method: str, *arguments: object, seconds: float = CALL_SECONDS) -> Any:
+    def _ask(self, method: str, *arguments: object, seconds: float | None = None) -> Any:
         return self._answer(self._begin(method, *arguments), seconds)
 
     def _begin(self, method: str, *arguments: object) -> Any:
         with _explained(self.url):
-            if self._disk is None:
-                options = {**_OPTIONS, "name": f"disk {_VERSION} {self._root}", "resources": {_HEAD: 0.001}}
-                self._disk = ray.remote(HeadDisk).options(**options).remote(self._root)
-            return getattr(self._disk, method).remote(*arguments)
+            disks = self._disks
+            if disks is None:
+                options = {**_OPTIONS, "name": f"disks {_VERSION}", "resources": {_HEAD: 0.001}}
+                self._disks = disks = ray.remote(HeadDisks).options(**options).remote()
+            return disks.call.remote(self._root, method, *arguments)
 
-    def _answer(self, call: Any, seconds: float = CALL_SECONDS) -> Any:
+    def _answer(self, call: Any, seconds: float | None = None) -> Any:
         with _explained(self.url):
-            return ray.get(call, timeout=seconds)
+            return ray.get(call, timeout=seconds or self._seconds)
 
 
-def _head_node() -> str:
-    """The id of the node that is the head, or "" while there is none."""
-    return next((node["NodeID"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]), "")
+def _at_the_head() -> bool:
+    """Whether this process runs on the head. Ray's client (`ray://`) runs elsewhere and speaks for it."""
+    heads = [node["NodeID"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]]
+    return ray.get_runtime_context().get_node_id() in heads and not ray.util.client.ray.is_connected()
 
 
 @contextlib.contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """What went wrong over there as it was raised there, and a head that does not answer as a store that is down."""
-    mend = "bring the head back, or wait for it; nothing that stood is lost"
+def _explained(url: str, who: str = "the head") -> Iterator[None]:
+    """What went wrong over there as it was raised there, and one who does not answer as a store that is down."""
+    mend = f"bring {who} back, or wait for it; nothing that stood is lost"
     if not ray.is_initialized():  # Ray would begin one of its own
         raise StoreDownError("this process is not connected to Ray", where=url, mend=mend)
     try:
@@ -187,7 +188,7 @@ def _explained(url: str) -> Iterator[None]:
         cause = error.cause
         if not isinstance(cause, StoreError):
             raise
-        raise type(cause)(cause.what, where=f"{url}: {cause.where} over there", mend=cause.mend) from error
+        raise type(cause)(cause.what, where=f"{url}: {cause.where}", mend=cause.mend) from error
     except RayError as error:
         why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise StoreDownError(f"the head does not answer ({why})", where=url, mend=mend) from error
+        raise StoreDownError(f"{who} does not answer ({why})", where=url, mend=mend) from error

@@ -1,6 +1,6 @@
 """The head's own disk, served to other machines in calls that each move at most one part. No Ray in here.
 
-One of these stands on the head (head.py makes it a Ray actor) and is called from several threads. Transfers under way
+One HeadDisks stands on the head (head.py makes it a Ray actor) and is called from several threads. Transfers under way
 are open files, each under a token: a reader sees the file as it was when it was opened, and an upload gets its name
 when all of it is there. Whoever began a transfer may be gone: what nobody touched for an hour is let go of.
 """
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +89,7 @@ class HeadDisk:
 
     def open(self, key: str, start: int) -> Opened | None:
         """Begin to read `key` at `start`; None when there is no such key. A file with more has to be let go of."""
-        path = self._backend.local_path(key)
+        path = self._backend.root / key
         with explained(path):
             try:
                 file = path.open("rb", buffering=0)
@@ -119,7 +120,7 @@ class HeadDisk:
         """Write a part of an upload at its place; safe to repeat, in any order."""
         with self._using(token) as transfer:
             transfer.file.seek(start)
-            write_all(transfer.file, memoryview(part))
+            write_all(transfer.file, part.data)
 
     def finish(self, token: str, key: str, size: int) -> None:
         """Give an upload of `size` bytes the name `key`, replacing what stands there. It survives a power cut then.
@@ -188,12 +189,26 @@ class HeadDisk:
                     path.unlink()
 
 
+class HeadDisks:
+    """Every folder of this machine that somebody asks for."""
+
+    def __init__(self) -> None:
+        self._disks: dict[str, HeadDisk] = {}
+        self._lock = threading.Lock()
+
+    def call(self, root: str, method: str, *arguments: Any) -> Any:
+        """What a method of the HeadDisk of `root` returns."""
+        with self._lock:
+            disk = self._disks.get(root) or self._disks.setdefault(root, HeadDisk(root))
+        return getattr(disk, method)(*arguments)
+
+
 def _read(file: io.FileIO, start: int) -> Part:
     """PART_BYTES from `start` on, or all there is."""
     size = os.fstat(file.fileno()).st_size
     part = np.empty(max(0, min(PART_BYTES, size - start)), np.uint8)
     file.seek(start)
     got = 0
-    while got < len(part) and (count := file.readinto(memoryview(part)[got:])):
+    while got < len(part) and (count := file.readinto(part.data[got:])):
         got += count
     return part[:got]
