@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from shared_store import layout
 from shared_store.backend import Entry
 from shared_store.errors import DamagedBlobError, StoreError
-from shared_store.inventory import Judged, Wrong, count, is_digest, is_record, judge, kind_of
+from shared_store.inventory import Judged, Wrong, count, is_digest, is_record, judge, kind_of, newest_commits
 from shared_store.records import Commit
 from shared_store.store import Store
 from shared_store.transfer import in_order
@@ -23,8 +23,7 @@ from shared_store.transfer import in_order
 Progress = Callable[[int, int], object]
 """Told (bytes read, bytes in all)."""
 _AT_ONCE = 4
-_GONE = "gone"
-_REMOVE_OR_RESTORE = "restore it from a copy, or remove {} and give its run's command again"
+_RIGHT, _GONE, _DAMAGED = "", "missing", "damaged: its bytes do not match its name"
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,8 @@ def check(store: Store, progress: Progress, *, quarantine: bool = False) -> Chec
     reading = _Reading(store, sum(entry.bytes for entry in entries), progress)
     jobs = (partial(reading.take, entry.key) for entry in _records_first(entries))
     wrong = [one for found in in_order(jobs, _AT_ONCE) for one in found]
+    for key in _unlisted_commits(reading.records):
+        wrong += reading.take(key)
     judged = judge(reading.records)
     wrong += [*judged.wrong, *_missing_snapshots(store, judged)]
     for digest in sorted(judged.named):
@@ -52,7 +53,7 @@ def check(store: Store, progress: Progress, *, quarantine: bool = False) -> Chec
         wrong += _commit_trouble(reading, judged.commits[task])
     for digest, state in sorted(reading.states.items()):
         wrong += _blob_trouble(digest, state, judged.named.get(digest, []))
-        if quarantine and state not in (digest, _GONE):
+        if quarantine and state == _DAMAGED:
             _put_aside(store, digest)
     return Checked(count(entries), tuple(sorted(wrong, key=lambda one: one.key)))
 
@@ -63,32 +64,40 @@ class _Reading:
     def __init__(self, store: Store, total_bytes: int, progress: Progress) -> None:
         self.store = store
         self.records: dict[str, bytes] = {}
-        self.states: dict[str, str] = {}  # by digest: the sha256 of its bytes, or _GONE
+        self.states: dict[str, str] = {}  # what is wrong with each blob, by digest
         self._done, self._total, self._progress = 0, total_bytes, progress
         self._lock = threading.Lock()
 
     def take(self, key: str) -> list[Wrong]:
-        """Read one key; what is wrong with it by itself."""
+        """Read one key; what is wrong with it by itself, if it is no blob."""
         name = key.rpartition("/")[2]
-        try:
-            if kind_of(key) != "blobs":
-                self._read(key)
-            elif is_digest(name):
-                self.state(name)
-            else:
-                return [Wrong(key, "no blob is named like this", "remove it: nothing can name it")]
-        except StoreError as error:
-            self.store.exists(layout.probe("anything"))  # a store that is gone as a whole raises, and ends the check
-            return [Wrong(key, f"it cannot be read: {error.what}", error.mend)]
+        if kind_of(key) != "blobs":
+            trouble = self._tried(key, lambda: (self._read(key), _RIGHT)[1])
+            return [Wrong(key, trouble, "restore it from a copy")] if trouble else []
+        if not is_digest(name):
+            return [Wrong(key, "no blob is named like this", "remove it: nothing can name it")]
+        self.state(name)
         return []
 
     def state(self, digest: str) -> str:
-        """The sha256 of a blob's bytes, or _GONE; a wrong one is read twice, for it may have been the reading."""
+        """What is wrong with a blob: _RIGHT, _GONE, _DAMAGED, or why it cannot be read."""
         if digest not in self.states:
-            key = layout.blob(digest)
-            found = self._read(key)
-            self.states[digest] = found if found in (digest, _GONE) else self._read(key)
+            self.states[digest] = self._tried(layout.blob(digest), lambda: self._judged(digest))
         return self.states[digest]
+
+    def _judged(self, digest: str) -> str:
+        for _ in range(2):  # what went wrong may have been the reading alone
+            found = self._read(layout.blob(digest))
+            if found in (digest, _GONE):
+                return _RIGHT if found == digest else _GONE
+        return _DAMAGED
+
+    def _tried(self, key: str, act: Callable[[], str]) -> str:
+        try:
+            return act()
+        except StoreError as error:
+            self.store.exists(layout.probe("anything"))  # a store that is gone as a whole raises, and ends the check
+            return f"it cannot be read: {error.what}"
 
     def _read(self, key: str) -> str:
         parts = self.store.backend.parts(key)
@@ -112,6 +121,13 @@ def _records_first(entries: Sequence[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: (not is_record(entry.key), entry.key))
 
 
+def _unlisted_commits(records: Collection[str]) -> list[str]:
+    """Keys that must stand as higher numbers do, though no listing showed them."""
+    listed = newest_commits(records)
+    keys = (layout.commit(task, number) for task, last in listed.items() for number in range(1, last + 1))
+    return [key for key in keys if key not in records]
+
+
 def _missing_snapshots(store: Store, judged: Judged) -> Iterator[Wrong]:
     for snapshot, namers in sorted(judged.snapshots.items()):
         if not store.exists(snapshot):
@@ -123,11 +139,11 @@ def _commit_trouble(reading: _Reading, commits: Mapping[int, Commit]) -> Iterato
     """Of a task without a result the newest commit must stand whole: it is where its fold goes on."""
     number = max(commits)
     last = commits[number]
-    bad = [name for name, digest in last.blobs.items() if reading.state(digest) != digest]
+    bad = [name for name, digest in last.blobs.items() if reading.state(digest)]
     later = reading.store.exists(layout.commit(last.task, number + 1)) or reading.store.exists(layout.result(last.task))
     if not bad or later:  # a later one has superseded it meanwhile, blobs and all
         return
-    whole = (n for n in sorted(commits, reverse=True) if all(reading.state(d) == d for d in commits[n].blobs.values()))
+    whole = (n for n in sorted(commits, reverse=True) if not any(map(reading.state, commits[n].blobs.values())))
     before = next(whole, None)
     mend = "begins anew" if before is None else f"goes on from commit {before}"
     what = f"it cannot be loaded: {' and '.join(bad)} missing or damaged"
@@ -135,16 +151,15 @@ def _commit_trouble(reading: _Reading, commits: Mapping[int, Commit]) -> Iterato
 
 
 def _blob_trouble(digest: str, state: str, namers: Sequence[str]) -> Iterator[Wrong]:
-    if state == digest or (state == _GONE and not namers):
+    if state == _RIGHT or (state == _GONE and not namers):
         return
     results = [key for key in namers if kind_of(key) == "results"]
-    mend = "put it aside: foldfleet store check URL --quarantine"
+    mend = "nothing names it: put it aside with --quarantine"
     if results:
-        mend = _REMOVE_OR_RESTORE.format(_some(results))
+        mend = f"restore it from a copy, or remove {_some(results)} and give its run's command again"
     elif namers:
         mend = "restore it from a copy, or give the run's command again with its photos: they are read anew"
-    what = "missing" if state == _GONE else "damaged: its bytes do not match its name"
-    yield Wrong(layout.blob(digest), f"{what}, and named by {_some(namers)}" if namers else what, mend)
+    yield Wrong(layout.blob(digest), f"{state}, and named by {_some(namers)}" if namers else state, mend)
 
 
 def _put_aside(store: Store, digest: str) -> None:
