@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check lint types bench clean
+.PHONY: demo test faults check lint types bench clean
 
 # Folds share the cores: one thread each, here and in the tests.
 export OMP_NUM_THREADS := 1
@@ -27,6 +27,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+# 2,000 sequences of faults under racing writers; the tests run a short form.
+faults: $(INSTALLED)
+	FOLDFLEET_FAULT_SEQUENCES=2000 $(BIN)/pytest tests/shared_store/test_faults.py -k whatever
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -92,6 +92,18 @@ class Fault(Enum):
     STALE_SIZE = auto()  # the size of an earlier time
 
 
+_ANY = (Fault.ERROR_BEFORE, Fault.ERROR_AFTER, Fault.REFUSED)
+FITTING = {
+    "put_if_absent": (*_ANY, Fault.FULL),
+    "publish": (*_ANY, Fault.FULL),
+    "move": _ANY,
+    "delete": _ANY,
+    "parts": (*_ANY, Fault.CUT, Fault.TRUNCATED, Fault.FLIPPED, Fault.ROTTEN),
+    "size": (*_ANY, Fault.STALE_SIZE),
+    "list": (*_ANY, Fault.STALE_LIST),
+    "leftovers": _ANY,
+}
+"""What each call may meet."""
 _ERRORS = {
     Fault.ERROR_BEFORE: StoreDownError,
     Fault.ERROR_AFTER: StoreDownError,
@@ -99,7 +111,6 @@ _ERRORS = {
     Fault.REFUSED: StoreRefusedError,
     Fault.FULL: StoreFullError,
 }
-_TAKE_ROOM = ("put_if_absent", "publish")
 T = TypeVar("T")
 Choose = Callable[[str, str], Fault]
 """The fault that a call meets: given what it does (`put_if_absent`, `publish`, `parts` ...) and its key."""
@@ -124,7 +135,10 @@ def by_chance(seed: int, rates: Mapping[Fault, float]) -> Choose:
 
 @dataclass
 class FaultyBackend:
-    """`inner`, whose every call first asks `choose` what it meets. An earlier time is that of the first such call."""
+    """`inner`, whose every call first asks `choose` what it meets.
+
+    The earlier time of what is stale is that of the first such call here; for that one, when nothing was there yet.
+    """
 
     inner: Backend
     choose: Choose
@@ -153,12 +167,14 @@ class FaultyBackend:
 
     def size(self, key: str) -> int | None:
         size, fault = self._acted("size", key, lambda: self.inner.size(key))
-        earlier = self._sizes.setdefault(key, size)
+        earlier = self._sizes.get(key)
+        self._sizes.setdefault(key, size)
         return earlier if fault is Fault.STALE_SIZE else size
 
     def list(self, prefix: str) -> list[Entry]:
         entries, fault = self._acted("list", prefix, lambda: self.inner.list(prefix))
-        earlier = self._lists.setdefault(prefix, entries)
+        earlier = self._lists.get(prefix, [])
+        self._lists.setdefault(prefix, entries)
         return earlier if fault is Fault.STALE_LIST else entries
 
     def leftovers(self) -> Sequence[Entry]:
@@ -172,10 +188,12 @@ class FaultyBackend:
 
     def _acted(self, action: str, key: str, act: Callable[[], T]) -> tuple[T, Fault]:
         fault = self.choose(action, key)
+        if fault not in FITTING[action]:
+            fault = Fault.NONE
+        if fault in (Fault.ERROR_BEFORE, Fault.REFUSED, Fault.FULL):
+            raise _error(fault)
         if fault is Fault.ROTTEN:
             rot(self.inner, key)
-        if fault in (Fault.ERROR_BEFORE, Fault.REFUSED) or (fault is Fault.FULL and action in _TAKE_ROOM):
-            raise _error(fault)
         done = act()
         if fault is Fault.ERROR_AFTER:
             raise _error(fault)
