@@ -100,6 +100,10 @@ def local_ways(folder: Path, source: Path) -> dict[str, Way]:
     def put() -> None:
         digests.append(store.put_blob(data))
 
+    def drop() -> None:
+        got.unlink()
+        store.delete_blob(digests.pop())
+
     def write() -> None:
         backend.publish("blobs/unnamed", Content(data))
 
@@ -108,12 +112,8 @@ def local_ways(folder: Path, source: Path) -> dict[str, Way]:
         "torch.save": timed(save, saved.unlink),
         "write": timed(write, lambda: backend.delete("blobs/unnamed")),
         "local put": timed(put, lambda: None),
-        "local get": timed(lambda: store.get_file(digests[-1], got), lambda: (got.unlink(), drop(store, digests))),
+        "local get": timed(lambda: store.get_file(digests[-1], got), drop),
     }
-
-
-def drop(store: Store, digests: list[str]) -> None:
-    store.delete_blob(digests.pop())
 
 
 def scp_ways(server: SshServer, folder: Path, source: Path) -> dict[str, Way]:
@@ -125,9 +125,13 @@ def scp_ways(server: SshServer, folder: Path, source: Path) -> dict[str, Way]:
     def run(*arguments: str) -> Callable[[], object]:
         return lambda: subprocess.run([*options, *arguments], check=True)
 
+    def drop() -> None:
+        back.unlink()
+        there.unlink()
+
     return {
         "scp put": timed(run(str(source), f"{host}:{there}"), lambda: None),
-        "scp get": timed(run(f"{host}:{there}", str(back)), lambda: (back.unlink(), there.unlink())),
+        "scp get": timed(run(f"{host}:{there}", str(back)), drop),
     }
 
 

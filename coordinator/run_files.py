@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from coordinator.journal import Journal
+from shared_store import layout
 from shared_store.backend import Backend, Content, Entry
 from shared_store.layout import slug
 from shared_store.local import LocalBackend
 from shared_store.store import Store
 
+JOURNAL = "events.jsonl"
 _RUNS = "runs/"
 
 
@@ -21,6 +25,25 @@ def with_run_files_here(store: Store, cache_folder: Path) -> Store:
     if store.backend.local_path("") is not None:
         return store
     return Store(_RunFilesHere(store.backend, LocalBackend(cache_folder / slug(store.url))))
+
+
+@contextlib.contextmanager
+def journal_here(store: Store, run: str) -> Iterator[Journal]:
+    """The run's journal, on this machine while it is written. A store elsewhere gives it first and gets it back."""
+    key = layout.run_file(run, JOURNAL)
+    path = store.backend.local_path(key)
+    assert path is not None, f"{store.url} keeps no run's files here"
+    elsewhere = store.backend.local_path("") is None
+    if elsewhere and (there := store.read(key)) is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.stat().st_size < len(there):  # ours is longer where a kill left it behind
+            path.write_bytes(there)
+    try:
+        with Journal(path) as journal:
+            yield journal
+    finally:
+        if elsewhere:
+            store.publish(key, path.read_bytes())
 
 
 class _RunFilesHere:

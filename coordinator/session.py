@@ -20,8 +20,8 @@ from rich.console import Console
 from coordinator.config import Experiment, parse, to_yaml
 from coordinator.generation import Hold, Watch, driving
 from coordinator.graph import Graph
-from coordinator.journal import Journal
 from coordinator.ledger import Ledger, State
+from coordinator.run_files import journal_here, with_run_files_here
 from coordinator.view import View, summary
 from shared_store import layout
 from shared_store.committer import Committed, Committer
@@ -85,9 +85,9 @@ class Session:
 
     def path(self, file: str) -> Path:
         """Where a file of this run lies on this machine (below the cache when the store is elsewhere)."""
-        key = layout.run_file(self.run, file)
-        cached = Path(self.experiment.store.cache_folder).expanduser() / key
-        return self.store.backend.local_path(key) or cached
+        path = self.store.backend.local_path(layout.run_file(self.run, file))
+        assert path is not None, f"{self.store.url} keeps no run's files here"
+        return path
 
     def held(self) -> AbstractContextManager[Hold]:
         """Hold the run: one process at a time drives it. UserError says who does, and since when."""
@@ -112,7 +112,7 @@ class Session:
         alone = isinstance(self.store.backend, Committed)
         began = time.monotonic()
         with (
-            Journal(self.path("events.jsonl")) as journal,
+            journal_here(self.store, self.run) as journal,
             contextlib.closing(
                 RayFleet(
                     fleet_section,
@@ -188,7 +188,7 @@ def _reached(experiment: Experiment) -> Store:
         from coordinator.cluster import begin_ray  # Ray takes seconds to load
 
         begin_ray(experiment.fleet.address)
-    return open_store(experiment.store.url)
+    return with_run_files_here(open_store(experiment.store.url), Path(experiment.store.cache_folder).expanduser())
 
 
 def _absolute(place: object) -> object:

@@ -7,8 +7,10 @@ from pathlib import Path
 from far import FarBackend
 from finished_run import finished_run
 
+from coordinator.events import RunBegan
+from coordinator.journal import Journal, read_journal
 from coordinator.outputs import publish_known
-from coordinator.run_files import with_run_files_here
+from coordinator.run_files import journal_here, with_run_files_here
 from shared_store.cache import Cache
 from shared_store.store import Store, open_store
 from workers.bundle import load_bundle
@@ -51,3 +53,26 @@ def test_a_file_taken_away_is_gone_on_both_sides(tmp_path: Path) -> None:
 def test_a_store_on_this_machine_is_left_as_it_is(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     assert with_run_files_here(store, tmp_path / "near") is store
+
+
+def test_the_journal_goes_on_where_another_machine_left_it(tmp_path: Path) -> None:
+    for machine in ("first", "second"):
+        store = with_run_files_here(Store(FarBackend(tmp_path / "far")), tmp_path / machine)
+        with journal_here(store, "demo") as journal:
+            journal.write(1.0, RunBegan((machine,)))
+    there = tmp_path / "far" / "runs" / "demo" / "events.jsonl"
+    assert [event for _, event in read_journal(there)] == [RunBegan(("first",)), RunBegan(("second",))]
+
+
+def test_a_journal_that_a_kill_left_here_is_longer_and_goes_on(tmp_path: Path) -> None:
+    store = with_run_files_here(Store(FarBackend(tmp_path / "far")), tmp_path / "near")
+    with journal_here(store, "demo") as journal:
+        journal.write(1.0, RunBegan(("first",)))
+    here = store.backend.local_path("runs/demo/events.jsonl")
+    assert here is not None
+    with Journal(here) as journal:  # killed before it was given back
+        journal.write(2.0, RunBegan(("second",)))
+    with journal_here(store, "demo") as journal:
+        journal.write(3.0, RunBegan(("third",)))
+    there = tmp_path / "far" / "runs" / "demo" / "events.jsonl"
+    assert [at for at, _ in read_journal(there)] == [1.0, 2.0, 3.0]
