@@ -47,6 +47,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m bench.prepare
 	$(BIN)/python -m bench.ensemble
 	$(BIN)/python -m bench.predict
+	PYTHONPATH=tests $(BIN)/python -m bench.store
 
 clean:
 	rm -rf $(VENV) demo-data foldfleet-store *.egg-info .pytest_cache .mypy_cache .ruff_cache
