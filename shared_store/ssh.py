@@ -59,7 +59,7 @@ class Address:
         if split.query or split.fragment:
             raise _bad_address(url, "'?' and '#' are written %3F and %23")
         path = unquote(split.path)
-        path = (path[3:] or ".") if path.startswith("/~/") else path
+        path = (path[3:] or ".") if f"{path}/".startswith("/~/") else path
         return cls(url, host, port, unquote(split.username) if split.username else None, path.rstrip("/") or "/")
 
 
@@ -132,6 +132,7 @@ class Link:
                 login.host,
                 login.port,
                 options=login.options,
+                config=login.files,
                 keepalive_interval=keepalive_seconds,
                 keepalive_count_max=_SIGNS_OF_LIFE,
             )
@@ -159,11 +160,13 @@ class Link:
                     await self._connection.wait_closed()
             except TimeoutError:
                 self._connection.abort()
+                await self._connection.wait_closed()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_default_executor()
+        await asyncio.sleep(0)  # transports that were closed just now get their last turn
         self._loop.stop()
 
 
@@ -172,6 +175,7 @@ class Links:
 
     def __init__(self, address: Address, config: Path | None, silence_seconds: float) -> None:
         self._address, self._config, self._silence_seconds = address, config, silence_seconds
+        self._opening = threading.Lock()
         self._lock = threading.RLock()  # a generator's end, at any moment, may give a link back
         self._link: Link | None = None
 
@@ -194,15 +198,26 @@ class Links:
                 self._give_up(self._link)
 
     def _take(self) -> Link:
+        return self._standing() or self._opened()
+
+    def _standing(self) -> Link | None:
         with self._lock:
             if self._link is not None and not self._link.alive:
                 self._give_up(self._link)
-            if self._link is None:
-                self._link = Link(self._address, self._config, self._silence_seconds)
-                self._forgotten = weakref.finalize(self, self._link.close)
-                self._forgotten.atexit = False
-            self._link.users += 1
+            if self._link is not None:
+                self._link.users += 1
             return self._link
+
+    def _opened(self) -> Link:
+        with self._opening:  # by one thread; the others find it standing
+            if link := self._standing():
+                return link
+            link = Link(self._address, self._config, self._silence_seconds)
+            with self._lock:
+                self._link, link.users = link, 1
+                self._forgotten = weakref.finalize(self, link.close)
+                self._forgotten.atexit = False
+            return link
 
     def _give_up(self, link: Link) -> None:
         with self._lock:

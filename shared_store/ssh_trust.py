@@ -38,17 +38,15 @@ class Login:
     host: str
     port: Any  # an int, or () for what the settings say: asyncssh's word for it
     config: Path | None
-    options: asyncssh.SSHClientConnectionOptions
-    known_hosts: list[Path]
+    known_hosts: list[Path] = field(default_factory=list)
+    options: asyncssh.SSHClientConnectionOptions = field(init=False)
     client: _Client = field(default_factory=_Client)
     knows_other_keys: bool = False
 
-    def trusted(self, host: str, addr: str, port: int | None) -> Any:
-        """The keys that known_hosts files have for a host; a file that is not there has none."""
-        files = [str(file) for file in self.known_hosts if file.is_file()]
-        found = asyncssh.read_known_hosts(files).match(host, addr, port)
-        self.knows_other_keys = bool(found[0] or found[1])
-        return found
+    @property
+    def files(self) -> Any:
+        """The settings in asyncssh's words; jump hosts are reached by them too."""
+        return [str(self.config)] if self.config else ()
 
     @property
     def shown_host(self) -> str:
@@ -59,28 +57,48 @@ class Login:
 
 def prepared(url: str, host: str, port: int | None, user: str | None, config: Path | None) -> Login:
     """Read the SSH settings for a host, now. StoreError where they cannot be read or understood."""
-    given: dict[str, Any] = {"password_auth": False, "kbdint_auth": False, "compression_algs": ["none"]}
-    given |= {"username": user} if user else {}
-    given |= {"config": [str(config)]} if config else {}
-    asked_port: Any = port or ()
+    login = Login(url, host, port or (), config)
     try:
-        options = asyncssh.SSHClientConnectionOptions(host=host, port=asked_port, **given)
-        login = Login(url, host, asked_port, config, options, _known_hosts(options.config))
-        given |= {} if options.config.get("Ciphers") else {"encryption_algs": _FAST_CIPHERS}
-        given |= {} if options.config.get("HostKeyAlgorithms") else {"server_host_key_algs": _HOST_KEYS}
-        given |= {"known_hosts": login.trusted, "client_factory": lambda: login.client}
-        login.options = asyncssh.SSHClientConnectionOptions(host=host, port=asked_port, **given)
+        _read(login, user)
     except (OSError, ValueError, asyncssh.Error) as error:
-        where = f"{url}, with {config or '~/.ssh/config'} and the keys it names"
+        where = f"{url}, with {config or '~/.ssh/config'} and the files it names"
         raise StoreError(f"the SSH settings cannot be used: {error}", where=where, mend=f"mend them, {_ASK}") from error
     return login
 
 
-def _known_hosts(config: Any) -> list[Path]:
-    """OpenSSH's files of known hosts, or those of the settings. `none` trusts nobody, never everybody."""
-    users = config.get("UserKnownHostsFile", ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"])
-    everybodys = config.get("GlobalKnownHostsFile", ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"])
-    return [Path(name).expanduser() for name in [*users, *everybodys]]
+def _read(login: Login, user: str | None) -> None:
+    given: dict[str, Any] = {"host": login.host, "port": login.port, "config": login.files}
+    given |= {"username": user} if user else {}
+    settings = asyncssh.SSHClientConnectionOptions(**given, client_keys=None).config
+    keys = _names(settings.get("IdentityFile"))
+    users = settings.get("UserKnownHostsFile", ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"])
+    everybodys = settings.get("GlobalKnownHostsFile", ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"])
+    login.known_hosts = [Path(name).expanduser() for name in [*_names(users), *_names(everybodys)]]
+    hosts = asyncssh.read_known_hosts([str(file) for file in login.known_hosts if file.is_file()])
+
+    def trusted(host: str, addr: str, port: int | None) -> Any:
+        found = hosts.match(host, addr, port)
+        login.knows_other_keys = bool(found[0] or found[1])
+        return found
+
+    login.options = asyncssh.SSHClientConnectionOptions(
+        **given,
+        # As ssh does: keys that are not there are passed over, those with a passphrase left to the agent.
+        client_keys=[name for name in keys if Path(name).expanduser().is_file()] if keys else (),
+        ignore_encrypted=True,
+        password_auth=False,
+        kbdint_auth=False,
+        compression_algs=["none"],
+        encryption_algs=() if settings.get("Ciphers") else _FAST_CIPHERS,
+        server_host_key_algs=() if settings.get("HostKeyAlgorithms") else _HOST_KEYS,
+        known_hosts=trusted,  # `none` in the settings trusts nobody, never everybody
+        client_factory=lambda: login.client,
+    )
+
+
+def _names(value: object) -> list[str]:
+    """A setting that names files."""
+    return [str(name) for name in value] if isinstance(value, list | tuple) else []
 
 
 @contextlib.contextmanager
@@ -104,7 +122,7 @@ def explained(login: Login) -> Iterator[None]:
         raise StoreError(f"the SSH server opens no SFTP session ({error})", where=login.url, mend=mend) from error
     except (asyncssh.Error, OSError) as error:
         if "authentication failures" in str(error):
-            raise _refused(login, "the SSH server had enough before your right key was tried") from error
+            raise _refused(login, "the SSH server ended the login after too many wrong keys") from error
         raise _down(login, error) from error
 
 
@@ -129,6 +147,9 @@ def _untrusted(login: Login, error: Exception) -> StoreError:
     key = login.client.presented
     shown = f"{key.get_algorithm()} {key.get_fingerprint()}" if key else str(error)
     scan = f"ssh-keyscan -H {_port(login, '-p')}{login.options.host} >> {file}"
+    if "revoked" in str(error):
+        mend = "do not use it; ask who runs the server, and what `@revoked` in the known_hosts files is about"
+        return StoreError(f"the SSH server's host key is revoked ({shown})", where=login.url, mend=mend)
     check = "compare that fingerprint with the server's (there: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`)"
     if not login.knows_other_keys:
         mend = f"{check}, add it by `{scan}`, {_ASK}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import gc
 import os
 import re
 import subprocess
@@ -21,12 +21,11 @@ from shared_store.backend import PART_BYTES, Content
 from shared_store.errors import StoreDownError, StoreError, StoreFullError, StoreRefusedError
 from shared_store.retrying import Retrying
 from shared_store.sftp import SftpBackend
-from shared_store.ssh import Address
+from shared_store.ssh import Address, Link
 from shared_store.store import Store, open_store
 
 LARGE = os.urandom(3 * PART_BYTES + 1)
 ROOT = Path(__file__).parents[2]
-_places = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +102,14 @@ def test_settings_that_trust_nobody_do_not_trust_everybody(mortal: SshServer, tm
         opened(mortal, tmp_path / "store").size("runs/file")
 
 
+def test_a_key_that_was_revoked_is_not_offered_for_adding(mortal: SshServer, tmp_path: Path) -> None:
+    known = mortal.known_hosts.read_text(encoding="utf-8")
+    mortal.known_hosts.write_text(f"{known}@revoked {known}", encoding="utf-8")
+    with pytest.raises(StoreError, match="host key is revoked") as caught:
+        opened(mortal, tmp_path / "store").size("runs/file")
+    assert "ssh-keyscan" not in caught.value.mend
+
+
 def test_a_key_that_is_not_accepted_is_refused_and_is_read_anew_when_it_is(mortal: SshServer, tmp_path: Path) -> None:
     (mortal.folder / "client_key").rename(tmp_path / "right")
     (mortal.folder / "client_key.pub").unlink()
@@ -117,14 +124,24 @@ def test_a_key_that_is_not_accepted_is_refused_and_is_read_anew_when_it_is(morta
     backend.close()
 
 
-def test_the_users_ssh_settings_name_host_port_and_user(server: SshServer, tmp_path: Path) -> None:
+def test_the_users_ssh_settings_name_host_port_user_and_the_way_there(server: SshServer, tmp_path: Path) -> None:
     settings = tmp_path / "config"
-    here = f"Host gpu-box\n  HostName 127.0.0.1\n  Port {server.port}\n  User {server.user}\n"
-    settings.write_text(here + server.config.read_text(encoding="utf-8"), encoding="utf-8")
+    here = f"  HostName 127.0.0.1\n  Port {server.port}\n  User {server.user}\n"
+    settings.write_text(
+        f"Host gpu-box\n{here}  ProxyJump gate\n  IdentityFile {tmp_path}/not-there\n"
+        f"Host gate\n{here}Host *\n" + server.config.read_text(encoding="utf-8"),
+        encoding="utf-8",
+    )
+    before = _logins(server)
     backend = SftpBackend(f"sftp://gpu-box{tmp_path}/store", settings)
     backend.publish("runs/file", Content(b"kept"))
     assert (tmp_path / "store/runs/file").read_bytes() == b"kept"
+    assert _logins(server) - before == 2, "at the gate and behind it"
     backend.close()
+
+
+def _logins(server: SshServer) -> int:
+    return (server.folder / "sshd.log").read_text(encoding="utf-8").count("Accepted publickey")
 
 
 def test_settings_that_cannot_be_read_are_named(server: SshServer, tmp_path: Path) -> None:
@@ -219,12 +236,10 @@ def test_a_server_killed_in_mid_transfer_and_back_leaves_nothing_torn(mortal: Ss
     assert content(backend, "runs/file") == LARGE
     assert [entry.key for entry in backend.list("")] == ["runs/file"]
 
-    mortal_again = [mortal.stop, mortal.start]
-    parts = patient(backend, lambda _seconds: mortal_again.pop()()).parts("runs/file")
+    parts = patient(backend, lambda _seconds: mortal.start()).parts("runs/file")
     assert parts is not None
     read = [bytes(next(parts))]
     mortal.stop(connections=True)
-    mortal_again = [mortal.start]
     assert b"".join([*read, *parts]) == LARGE, "reading goes on from where it was cut off"
     backend.close()
 
@@ -332,10 +347,11 @@ def test_letting_go_of_the_connection_cuts_nobody_off(server: SshServer, tmp_pat
     backend.close()
 
 
-def test_reading_that_is_given_up_holds_no_connection(server: SshServer, tmp_path: Path) -> None:
+def test_a_store_that_is_forgotten_holds_no_connection_nor_does_reading_that_is_given_up(
+    server: SshServer, tmp_path: Path
+) -> None:
     backend = opened(server, tmp_path / "store")
     backend.publish("runs/file", Content(LARGE))
-    before = _threads()
     for began in (False, True):
         parts = backend.parts("runs/file")
         assert parts is not None
@@ -343,14 +359,13 @@ def test_reading_that_is_given_up_holds_no_connection(server: SshServer, tmp_pat
             next(parts)
         del parts
         backend.close()
-    until = time.monotonic() + 20
-    while len(_threads()) >= len(before):
+    assert backend.size("runs/file") == len(LARGE)
+    del backend
+    gc.collect()
+    until = time.monotonic() + 30
+    while any(thread.name == "sftp" for thread in threading.enumerate()):
         assert time.monotonic() < until
         time.sleep(0.01)
-
-
-def _threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "sftp"]
 
 
 # Disks and servers
@@ -414,8 +429,8 @@ def test_of_writers_that_saw_nothing_one_takes_the_name(server: SshServer, tmp_p
     backend = opened(server, tmp_path / "store")
 
     class Overtaken(SftpBackend):
-        def _write(self, *given: object) -> None:
-            super()._write(*given)  # type: ignore[arg-type]
+        def _write(self, link: Link, temporary: str, content: Content) -> None:
+            super()._write(link, temporary, content)
             assert backend.put_if_absent("results/fold.json", b"quicker")
 
     slower = Overtaken(server.url(tmp_path / "store"), server.config)
@@ -448,7 +463,7 @@ print(peak_mb(lambda: backend.publish("blobs/large", Content(Path({str(tmp_path 
 print(peak_mb(lambda: sum(len(part) for part in backend.parts("blobs/large"))))
 """
     with (tmp_path / "large").open("wb") as file:
-        file.truncate(160 * 2**20)
+        file.truncate(96 * 2**20)
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert all(float(line) <= 64 for line in result.stdout.split()), result.stdout
 
