@@ -32,7 +32,7 @@ _ONE_PUT_BYTES = 2 * PART_BYTES  # above it, and in parts of it; S3 wants at lea
 _MOST_PARTS = 10_000
 _UNDER_WAY_BYTES = 3 * _ONE_PUT_BYTES  # on their way up at once: what bounds the memory
 _READ_AHEAD = 3  # parts asked for at once
-_CALL_SECONDS, _SLOWEST_BYTES_PER_SECOND = 60.0, 30_000.0
+_CALL_SECONDS, _SLOWEST_BYTES_PER_SECOND = 30.0, 30_000.0  # the longest that one call may take, with what it moves
 _COPY_SECONDS = 3600.0
 _UPLOAD = "?uploadId="  # no key has it
 _SETTINGS = {
@@ -46,9 +46,9 @@ _SETTINGS = {
 class S3Backend:
     """The keys below `prefix` in a bucket that exists already, at `s3://bucket/prefix`."""
 
-    def __init__(self, url: str, silent_seconds: float = 30.0) -> None:
+    def __init__(self, url: str, silent_seconds: float = 15.0) -> None:
         """A connection on which nothing came for `silent_seconds` counts as lost."""
-        self._bucket, _, self._prefix = url.removeprefix("s3://").strip("/").partition("/")
+        self._bucket, _, self._prefix = url.removeprefix("s3://").rstrip("/").partition("/")
         if not self._bucket:
             raise StoreError("no bucket is named", where=url, mend="give a URL like s3://bucket/prefix")
         self.url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
@@ -60,7 +60,7 @@ class S3Backend:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         assert data, f"{key}: of empty records S3 clients let several win; a record says something"
         expected = ("PreconditionFailed", "NotImplemented", "501")
-        answer = self._call("put_object", expected, Key=self._below + key, Body=data, IfNoneMatch="*")
+        answer = self._call("put_object", expected, len(data), Key=self._below + key, Body=data, IfNoneMatch="*")
         if answer.get("Code") in expected[1:]:
             mend = "use a bucket that takes conditional puts (If-None-Match), or let the coordinator alone commit"
             raise NotExclusiveError("this S3 server cannot put if absent", where=self._where(key), mend=mend)
@@ -71,13 +71,13 @@ class S3Backend:
         if size <= _ONE_PUT_BYTES:
             body = next(cut(content, size + 1), io.BytesIO())
             self._check_size(key, size, _byte_count(body))
-            self._call("put_object", Key=self._below + key, Body=body)
+            self._call("put_object", (), size, Key=self._below + key, Body=body)
             return
         named = {"Key": self._below + key}
         named["UploadId"] = self._call("create_multipart_upload", **named)["UploadId"]
         try:
             parts = self._send(key, content, size, named)
-            self._call("complete_multipart_upload", MultipartUpload={"Parts": parts}, **named)
+            self._call("complete_multipart_upload", (), size, MultipartUpload={"Parts": parts}, **named)
         except BaseException:
             with contextlib.suppress(StoreError):  # what ended the upload is the story; `leftovers` finds what stays
                 self._call("abort_multipart_upload", ("NoSuchUpload",), **named)
@@ -143,7 +143,7 @@ class S3Backend:
         def uploads() -> Iterator[Callable[[], Answer]]:
             for number, body in enumerate(cut(content, part_bytes), 1):
                 sent.append(_byte_count(body))
-                yield partial(self._call, "upload_part", Body=body, PartNumber=number, **named)
+                yield partial(self._call, "upload_part", (), sent[-1], Body=body, PartNumber=number, **named)
 
         answers = in_order(uploads(), at_once)
         parts = [_completing(number, answer) for number, answer in enumerate(answers, 1)]
@@ -169,7 +169,7 @@ class S3Backend:
     def _range(self, key: str, start: int, count: int, **conditions: str) -> Answer:
         expected = ("NoSuchKey", "InvalidRange", "PreconditionFailed")
         place = {"Key": self._below + key, "Range": f"bytes={start}-{start + count - 1}"}
-        return self._call("get_object", expected, **place, **conditions)
+        return self._call("get_object", expected, count, **place, **conditions)
 
     def _sent_bytes(self, upload: Answer) -> int:
         named = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
@@ -186,7 +186,7 @@ class S3Backend:
                 return
             arguments |= {marker: page[f"Next{marker}"] for marker in markers if f"Next{marker}" in page}
 
-    def _call(self, method: str, expected: Sequence[str] = (), **arguments: Any) -> Answer:
+    def _call(self, method: str, expected: Sequence[str] = (), moved_bytes: int = 0, **arguments: Any) -> Answer:
         """Ask the server; when it says no with a code of `expected`, that is an answer too."""
 
         async def ask(files: S3FileSystem) -> Answer:
@@ -196,7 +196,7 @@ class S3Backend:
                     answer["Body"] = await body.read()
             return answer
 
-        seconds = _CALL_SECONDS + max(_byte_count(arguments.get("Body", b"")), PART_BYTES) / _SLOWEST_BYTES_PER_SECOND
+        seconds = _CALL_SECONDS + moved_bytes / _SLOWEST_BYTES_PER_SECOND
         key = str(arguments.get("Key", "")).removeprefix(self._below)
         answer: Answer = self._ask(key, ask, seconds, expected)
         return answer

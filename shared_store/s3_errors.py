@@ -84,6 +84,9 @@ def _of_server(said: botocore.ClientError, where: str) -> StoreError:
     if code in _FULL or status == 507:
         mend = "free some space there, or have the quota raised, then give the same command again"
         return StoreFullError(f"the S3 bucket is full ({words})", where=where, mend=mend)
+    if code == "EntityTooLarge":
+        mend = "raise the limit of this server, use another, or send something smaller"
+        return StoreError(f"the S3 server does not take it ({words})", where=where, mend=mend)
     if code == "NoSuchBucket":
         return StoreError("there is no such S3 bucket", where=where, mend=_BUCKET)
     if code == "RequestTimeTooSkewed":
