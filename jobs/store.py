@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Annotated
 
 import tyro
@@ -36,9 +37,9 @@ class Check:
         show_checked(console, checked)
         if checked.wrong:
             aside = any("damaged" in one.what for one in checked.wrong) and not self.quarantine
-            step = f"foldfleet store check {self.url} --quarantine" if aside else "mend what is named above"
+            step = f"foldfleet store check {quote(self.url)} --quarantine" if aside else "mend what is named above"
             raise RunFailedError(f"{len(checked.wrong)} things are wrong\nnext: {step}")
-        done("every byte is right", f"foldfleet store gc {self.url}")
+        done("every byte is right", f"foldfleet store gc {quote(self.url)}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Ls:
 
     def act(self, store: Store, console: Console) -> None:
         entries = show_contents(console, store, self.prefix)
-        done(total(entries), f"foldfleet store check {self.url}")
+        done(total(entries), f"foldfleet store check {quote(self.url)}")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Gc:
             self._remove(store, console)
             return
         needless = show_needless(console, store, self.grace_hours)
-        step = f"foldfleet store gc {self.url} --delete --grace-hours {self.grace_hours:g}"
+        step = f"foldfleet store gc {quote(self.url)} --delete --grace-hours {self.grace_hours:g}"
         done(f"{total(needless.goes)} would go; nothing is changed", step if needless.goes else "")
 
     def _remove(self, store: Store, console: Console) -> None:
@@ -79,7 +80,7 @@ class Gc:
                 gone = remove(store, needless.goes, lambda: hold.successor is None, progress)
         if hold.successor is not None:
             raise StoppedError(f"Taken over by {hold.successor}: only what nobody needs is gone.")
-        done(f"removed {total(needless.goes[:gone])}", f"foldfleet store check {self.url}")
+        done(f"removed {total(needless.goes[:gone])}", f"foldfleet store check {quote(self.url)}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -87,12 +88,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _look_after(arguments: Sequence[str]) -> None:
-    config = (tyro.conf.FlagCreatePairsOff,)
-    given = tyro.cli(Check | Ls | Gc, prog="foldfleet store", description=__doc__, args=list(arguments), config=config)
+    kinds = tyro.conf.FlagCreatePairsOff[Check | Ls | Gc]
+    given: Check | Ls | Gc = tyro.cli(kinds, prog="foldfleet store", description=__doc__, args=list(arguments))
     store = open_store(given.url)
     if not store.list(""):
-        mend = "give what the commands were given as --store (head:// is looked at on the head)"
-        raise UserError("there is nothing in this store", where=store.url, mend=mend)
+        raise UserError("there is nothing in this store", where=store.url, mend="give what --store was; head:// there")
     given.act(store, terminal())
 
 
