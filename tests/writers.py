@@ -137,18 +137,21 @@ class Writer:
     def is_loadable(self, commit: Commit) -> bool:
         try:
             state = self.store.get_blob(commit.blobs["state"])
-            must(state == state_of(commit.task, commit.number, commit.nonce), f"{state!r} is not what {commit} names")
+            must(state == state_of(commit.task, commit.step, commit.nonce), f"{state!r} is not what {commit} names")
             if "best" in commit.blobs:
                 target = self.scratch / self.nonce
                 self.store.get_file(commit.blobs["best"], target)
                 must(sha256(target.read_bytes()) == commit.blobs["best"], f"the best weights of {commit} are wrong")
                 target.unlink()
         except (DamagedBlobError, MissingBlobError) as error:
-            harmed = self.book.may_be_unusable(commit)
-            cleaned = self.book.newest[self.task] > commit.number + 1
-            must(harmed or cleaned, f"{commit} cannot be used, and nobody did it harm: {error}")
+            excused = self.book.may_be_unusable(commit) or self.may_be_let_go(commit)
+            must(excused, f"{commit} cannot be used, and nobody did it harm: {error}")
             return False
         return True
+
+    def may_be_let_go(self, commit: Commit) -> bool:
+        """Whether a rival may have removed the commit's blobs since it was read."""
+        return self.book.newest[self.task] > commit.number + 1
 
     def commit(self) -> None:
         number = self.number + 1
