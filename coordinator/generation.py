@@ -37,10 +37,17 @@ from shared_store.store import Store
 
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 4 * BEAT_SECONDS  # a beat that stood still for so long has stopped
-_LOOK_SECONDS = 1.0
-_CLOSE_SECONDS = 15.0  # to say "ended", where the store answers slowly
+_LOOK_SECONDS, _CLOSE_SECONDS = 1.0, 15.0  # to look again; to say "ended" where the store answers slowly
 ENDED = b"ended"
 Say = Callable[[str], object]
+
+
+class AliveError(Exception):
+    """Another process, `holder`, holds what we asked for."""
+
+    def __init__(self, holder: Holder) -> None:
+        super().__init__(str(holder))
+        self.holder = holder
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Chain:
         return newest(self.read)
 
     def put(self, holder: Holder) -> bool:
-        """Whether `holder` is its generation."""
+        """Try to become the holder of its generation; whether it is."""
         key, data = layout.generation(self.holders, holder.generation), holder.to_bytes()
         try:
             return self.store.put_if_absent(key, data)
@@ -139,14 +146,6 @@ def take(
             return mine
 
 
-class AliveError(Exception):
-    """Another process holds what we asked for."""
-
-    def __init__(self, holder: Holder) -> None:
-        super().__init__(str(holder))
-        self.holder = holder
-
-
 class Hold:
     """A generation that is ours. Within the context its beat goes on; `successor` tells who took over, if anyone."""
 
@@ -213,15 +212,13 @@ def driving(store: Store, run: str, lock: Path, watch: Watch, *, take_over: bool
 
 def _held(run: str, holder: Holder | None) -> UserError:
     mend = "wait until it ends, stop it with Ctrl-C where it runs, give another --run, or end it from here: --take-over"
-    where = "another process on this machine" if holder is None else str(holder)
-    return UserError(f"the run {run} is already being driven", where=where, mend=mend)
+    return UserError(f"the run {run} is already being driven", where=str(holder or "this machine"), mend=mend)
 
 
 def _refuse_beside_cleaner(store: Store, watch: Watch) -> None:
     """UserError while someone removes what nobody needs; one that was killed meanwhile is succeeded, and ended."""
     chain = Chain(store, layout.CLEANERS)
-    last = chain.newest()
-    if last is None or chain.beat(last) == ENDED:
+    if (last := chain.newest()) is None or chain.beat(last) == ENDED:
         return
     try:
         mine = take(chain, this_process(""), watch)
