@@ -26,7 +26,7 @@ from shared_store.transfer import cut, in_order
 
 T = TypeVar("T")
 Answer = dict[str, Any]
-"""What the server said, by the names of S3's API; `Code` alone when it said no in a way that was expected."""
+"""By the names of S3's API, what the server said: `Code` alone when it said no in a way that was expected."""
 
 _ONE_PUT_BYTES = 2 * PART_BYTES  # above it, and in parts of it; S3 wants at least 5 MiB in each
 _MOST_PARTS = 10_000
@@ -46,7 +46,7 @@ _SETTINGS = {
 class S3Backend:
     """The keys below `prefix` in a bucket that exists already, at `s3://bucket/prefix`."""
 
-    def __init__(self, url: str, silent_seconds: float = 15.0) -> None:
+    def __init__(self, url: str, silent_seconds: float = 30.0) -> None:
         """A connection on which nothing came for `silent_seconds` counts as lost."""
         self._bucket, _, self._prefix = url.removeprefix("s3://").rstrip("/").partition("/")
         if not self._bucket:
@@ -70,11 +70,12 @@ class S3Backend:
         size = content.size
         if size <= _ONE_PUT_BYTES:
             body = next(cut(content, size + 1), io.BytesIO())
-            self._check_size(key, size, _byte_count(body))
+            self._check_size(key, size, body.getbuffer().nbytes)
             self._call("put_object", (), size, Key=self._below + key, Body=body)
             return
-        named = {"Key": self._below + key}
-        named["UploadId"] = self._call("create_multipart_upload", **named)["UploadId"]
+        named: Answer = {"Key": self._below + key}
+        checked: Answer = {"ChecksumAlgorithm": "CRC32"} if self._ask(key, _sends_checksums, _CALL_SECONDS) else {}
+        named["UploadId"] = self._call("create_multipart_upload", **named, **checked)["UploadId"]
         try:
             parts = self._send(key, content, size, named)
             self._call("complete_multipart_upload", (), size, MultipartUpload={"Parts": parts}, **named)
@@ -85,10 +86,8 @@ class S3Backend:
 
     def parts(self, key: str, start: int = 0) -> Iterator[bytes] | None:
         answer = self._range(key, start, PART_BYTES)
-        if answer.get("Code") == "NoSuchKey":
-            return None
         if "Code" in answer:
-            return iter(())
+            return None if answer["Code"] == "NoSuchKey" else iter(())
         return self._read_on(key, start, answer)
 
     def size(self, key: str) -> int | None:
@@ -134,7 +133,7 @@ class S3Backend:
         with self._lock:
             self._files = None  # calls under way end on it; its connections close once they are idle
 
-    def _send(self, key: str, content: Content, size: int, named: dict[str, str]) -> Sequence[Answer]:
+    def _send(self, key: str, content: Content, size: int, named: Answer) -> Sequence[Answer]:
         """Upload all parts, several at once unless they are to leave room on the link; what completes the upload."""
         part_bytes = part_bytes_of(size)
         at_once = 1 if isinstance(content, Paced) else max(1, _UNDER_WAY_BYTES // part_bytes)
@@ -142,7 +141,7 @@ class S3Backend:
 
         def uploads() -> Iterator[Callable[[], Answer]]:
             for number, body in enumerate(cut(content, part_bytes), 1):
-                sent.append(_byte_count(body))
+                sent.append(body.getbuffer().nbytes)
                 yield partial(self._call, "upload_part", (), sent[-1], Body=body, PartNumber=number, **named)
 
         answers = in_order(uploads(), at_once)
@@ -163,11 +162,11 @@ class S3Backend:
         for answer in in_order(asked, _READ_AHEAD):
             if "Code" in answer:
                 mend = "give the same command again"
-                raise StoreError("a file was replaced while it was read", where=self._where(key), mend=mend)
+                raise StoreError("a file was replaced or removed while it was read", where=self._where(key), mend=mend)
             yield answer["Body"]
 
     def _range(self, key: str, start: int, count: int, **conditions: str) -> Answer:
-        expected = ("NoSuchKey", "InvalidRange", "PreconditionFailed")
+        expected = ("NoSuchKey", "InvalidRange", *(("PreconditionFailed",) if conditions else ()))
         place = {"Key": self._below + key, "Range": f"bytes={start}-{start + count - 1}"}
         return self._call("get_object", expected, count, **place, **conditions)
 
@@ -177,7 +176,7 @@ class S3Backend:
         return sum(part["Size"] for page in pages for part in page.get("Parts", ()))
 
     def _pages(
-        self, method: str, markers: Sequence[str], expected: Sequence[str] = (), **arguments: object
+        self, method: str, markers: Sequence[str], expected: Sequence[str] = (), **arguments: Any
     ) -> Iterator[Answer]:
         while True:
             page = self._call(method, expected, **arguments)
@@ -230,13 +229,14 @@ class S3Backend:
         return f"{self.url}/{key}"
 
 
+async def _sends_checksums(files: S3FileSystem) -> bool:
+    """Whether botocore adds a CRC32 to each part, as it does by itself: an upload must say so from its beginning."""
+    return bool(files.s3.meta.config.request_checksum_calculation == "when_supported")
+
+
 def part_bytes_of(size: int) -> int:
     """How large the parts of an upload of `size` bytes are, so that there are not too many."""
     return max(_ONE_PUT_BYTES, math.ceil(size / _MOST_PARTS))
-
-
-def _byte_count(body: bytes | io.BytesIO) -> int:
-    return len(body) if isinstance(body, bytes) else body.getbuffer().nbytes
 
 
 def _whole_bytes(answer: Answer) -> int:

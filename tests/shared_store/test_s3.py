@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import time
+import tracemalloc
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,6 +202,35 @@ def test_many_buffers_of_odd_sizes_arrive_as_one(backend: S3Backend) -> None:
     buffers = [LARGE[start:end] for start, end in itertools.pairwise(cuts)]
     backend.publish(KEY, Content(buffers))
     assert whole(backend) == LARGE
+
+
+@pytest.mark.parametrize("when", ["when_supported", "when_required"])
+def test_parts_carry_checksums_that_the_upload_announces_unless_settings_forbid_it(
+    relay: Relay, backend: S3Backend, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", when)
+    backend.publish(KEY, Content(LARGE))
+    assert whole(backend) == LARGE
+    begun = [head.lower() for head in relay.seen if "?uploads" in head]
+    parts = [head.lower() for head in relay.seen if "?partNumber=" in head]
+    assert ["x-amz-checksum-algorithm: crc32" in head for head in begun] == [when == "when_supported"]
+    assert ["x-amz-checksum-crc32: " in head for head in parts] == [when == "when_supported"] * 2
+
+
+def test_a_large_file_takes_little_memory(backend: S3Backend) -> None:
+    piece = os.urandom(PART_BYTES)
+    backend.publish("warm", Content([piece] * 4))
+    tracemalloc.start()
+    try:
+        backend.publish(KEY, Content([piece] * 24))
+        parts = backend.parts(KEY)
+        assert parts is not None
+        assert all(part == piece for part in parts)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert backend.size(KEY) == 24 * PART_BYTES
+    assert peak_bytes <= 48 * 10**6
 
 
 # Of many writers one wins
