@@ -20,7 +20,8 @@ import asyncssh
 from shared_store import sftp_requests as requests
 from shared_store.backend import Content, Entry
 from shared_store.errors import StoreDownError, StoreError, StoreFullError
-from shared_store.ssh import Address, Link, Links
+from shared_store.ssh import Link, Links
+from shared_store.ssh_login import Address
 
 _SYNC_SECONDS = 300.0  # a slow disk may have a whole file to write first
 _LITTLE_BYTES = 2**20

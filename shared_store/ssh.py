@@ -9,58 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import weakref
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import asyncssh
 
-from shared_store.errors import StoreDownError, StoreError
-from shared_store.ssh_trust import Login, explained, prepared
+from shared_store.errors import StoreDownError
+from shared_store.ssh_login import Address, Login, explained, prepared
 
 T = TypeVar("T")
 _CONNECT_SECONDS = 30.0
 REPLY_SECONDS = 120.0  # for one request on a connection that lives: a slow link may have a queue of others to carry
 _GOODBYE_SECONDS = 2.0
+_LAST_TURNS_SECONDS = 0.05  # for what closes behind a connection, jump hosts last
 _SIGNS_OF_LIFE = 3  # asked for in the seconds of silence after which a connection is lost; routers forget quiet ones
-
-
-@dataclass(frozen=True)
-class Address:
-    """`sftp://[user@]host[:port]/path`: what is left out is as SSH's settings say.
-
-    The path is absolute; below the user's home folder there it is `/~/path`. Characters may be escaped (`%20`).
-    """
-
-    url: str
-    host: str
-    port: int | None
-    user: str | None
-    path: str
-
-    @classmethod
-    def of(cls, url: str) -> Address:
-        """The parts of a URL, checked. StoreError where it is not one."""
-        try:
-            split = urlsplit(url)
-            host, port = split.hostname, split.port
-        except ValueError as error:
-            raise _bad_address(url, str(error)) from error
-        if split.password is not None:
-            hidden = url.replace(f":{split.password}@", "@")
-            raise _bad_address(hidden, "it has a password in it; keys are what this needs (ssh-copy-id installs one)")
-        if not host or not split.path:
-            raise _bad_address(url, "it does not name both a host and a folder there")
-        if split.query or split.fragment:
-            raise _bad_address(url, "'?' and '#' are written %3F and %23")
-        path = unquote(split.path)
-        path = (path[3:] or ".") if f"{path}/".startswith("/~/") else path
-        return cls(url, host, port, unquote(split.username) if split.username else None, path.rstrip("/") or "/")
 
 
 class Link:
@@ -72,9 +39,10 @@ class Link:
 
     def __init__(self, address: Address, config: Path | None, silence_seconds: float) -> None:
         self.users, self.given_up = 0, False  # kept by Links
-        login = prepared(address.url, address.host, address.port, address.user, config)
+        login = prepared(address, config)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="sftp", daemon=True)
+        logging.getLogger("asyncio").addFilter(_is_news)
         self._thread.start()
         try:
             with explained(login):
@@ -129,14 +97,19 @@ class Link:
     async def _open(self, login: Login, keepalive_seconds: float) -> None:
         async with asyncio.timeout(_CONNECT_SECONDS):
             self._connection = await asyncssh.connect(
-                login.host,
+                login.address.host,
                 login.port,
                 options=login.options,
                 config=login.files,
                 keepalive_interval=keepalive_seconds,
                 keepalive_count_max=_SIGNS_OF_LIFE,
             )
-            self.sftp = await self._connection.start_sftp_client()
+            try:
+                self.sftp = await self._connection.start_sftp_client()
+            except asyncssh.ChannelOpenError as error:
+                if self._connection.is_closed():  # that is why
+                    raise asyncssh.ConnectionLost("Connection lost") from error
+                raise
         self._gone = asyncio.ensure_future(self.sftp.wait_closed())
 
     async def _watched(self, act: Coroutine[Any, Any, T], seconds: float) -> T:
@@ -166,7 +139,7 @@ class Link:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_default_executor()
-        await asyncio.sleep(0)  # transports that were closed just now get their last turn
+        await asyncio.sleep(_LAST_TURNS_SECONDS)
         self._loop.stop()
 
 
@@ -237,6 +210,6 @@ class Links:
             link.close()
 
 
-def _bad_address(url: str, why: str) -> StoreError:
-    mend = "write sftp://user@host/folder, or sftp://user@host/~/folder below the home folder there"
-    return StoreError(f"not the address of an SFTP store: {why}", where=url, mend=mend)
+def _is_news(record: logging.LogRecord) -> bool:
+    """Each write to a connection that was lost is logged until asyncssh notices, and then we say it once."""
+    return record.msg != "socket.send() raised exception."

@@ -21,7 +21,8 @@ from shared_store.backend import PART_BYTES, Content
 from shared_store.errors import StoreDownError, StoreError, StoreFullError, StoreRefusedError
 from shared_store.retrying import Retrying
 from shared_store.sftp import SftpBackend
-from shared_store.ssh import Address, Link
+from shared_store.ssh import Link
+from shared_store.ssh_login import Address
 from shared_store.store import Store, open_store
 
 LARGE = os.urandom(3 * PART_BYTES + 1)
