@@ -39,8 +39,15 @@ def running_without_room(folder: Path, quota: bool) -> Iterator[SshServer]:
     error, free_blocks = (errno.EDQUOT, 10**6) if quota else (errno.ENOSPC, 0)
     ready, over = threading.Event(), threading.Event()
 
+    connections: list[asyncssh.SSHServerConnection] = []
+
+    class Door(asyncssh.SSHServer):
+        def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+            connections.append(conn)
+
     async def serve() -> None:
-        acceptor = await asyncssh.listen(
+        acceptor = await asyncssh.create_server(
+            Door,
             "127.0.0.1",
             server.port,
             server_host_keys=[str(folder / "host_key")],
@@ -51,6 +58,10 @@ def running_without_room(folder: Path, quota: bool) -> Iterator[SshServer]:
         await asyncio.to_thread(over.wait)
         acceptor.close()
         await acceptor.wait_closed()
+        for connection in connections:
+            connection.abort()
+            await connection.wait_closed()
+        await asyncio.sleep(0.05)  # for their sockets
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
