@@ -138,7 +138,8 @@ async def names(sftp: asyncssh.SFTPClient, folder: str) -> list[tuple[str, async
         with contextlib.suppress(asyncssh.SFTPNoSuchFile):
             async for name in sftp.scandir(folder):
                 found.append((str(name.filename), name.attrs))
-                patience.reschedule(_patience())
+                if len(found) % 100 == 0:  # about what one answer has
+                    patience.reschedule(_patience())
     return found
 
 
