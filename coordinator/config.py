@@ -78,8 +78,11 @@ class FleetSection(Section):
 class StoreSection(Section):
     url: str = "foldfleet-store"
     cache_folder: str = "~/.cache/foldfleet"
-    """This machine's copies of what lies in a store elsewhere."""
+    """This machine's copies of what lies in a store elsewhere, and its own commits."""
     cache_gb: Annotated[float, Field(gt=0)] = 20.0
+    """Bound of the copies; the newest two commits of each unfinished fold come on top."""
+    upload_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the link that commits may take while training goes on."""
 
 
 class Experiment(Section):

@@ -197,7 +197,13 @@ class RayFleet:
             )
             .remote(
                 Place(
-                    self._store.url, self._cache_folder, self._store.cache_gb, device, threads, self._single_committer
+                    self._store.url,
+                    self._cache_folder,
+                    self._store.cache_gb,
+                    device,
+                    threads,
+                    self._single_committer,
+                    self._store.upload_share,
                 )
             )
         )

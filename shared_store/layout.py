@@ -64,6 +64,11 @@ def commit(task: str, number: int) -> str:
     return checked_key(f"commits/{task}/{number}.json")
 
 
+def commits(task: str) -> str:
+    """Below it stand the commits of `task`."""
+    return checked_key(f"commits/{task}") + "/"
+
+
 def result(task: str) -> str:
     return checked_key(f"results/{task}.json")
 

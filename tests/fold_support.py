@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from shared_store.snapshot import write_snapshot
 from shared_store.store import Store
 from workers.recipe import Augmentation, Recipe
 from workers.tasks import Reporter, TrainTask, from_json, spec_hash, task_id
+from workers.tier import open_tier
 from workers.train import train_fold
 from workers.work import Work
 
@@ -145,13 +148,41 @@ class StoppingReporter(RecordingReporter):
         return self.left == 0
 
 
+class WaitingReporter(RecordingReporter):
+    """Holds the training up after its `step`-th step until `happened`, and a moment longer."""
+
+    def __init__(self, step: int, happened: threading.Event) -> None:
+        super().__init__()
+        self.left, self.happened = step, happened
+
+    def stop_requested(self) -> bool:
+        self.left -= 1
+        if self.left == 0:
+            assert self.happened.wait(60)
+            time.sleep(0.1)
+        return False
+
+
 def ticking_clock(seconds: float) -> Callable[[], float]:
     """A clock that goes on by `seconds` whenever it is read."""
     return itertools.count(0.0, seconds).__next__
 
 
-def killer(point: str, nth: int) -> tuple[Callable[[str, str, bytes], None], Callable[[str, str], None]]:
-    """The `before` and `after` of a backend that is killed the `nth` time it comes to `point`."""
+STORE_POINTS = (
+    "blob not begun",
+    "blob half written",
+    "blob stands, commit does not",
+    "commit stands",
+    "commit stands, old blobs too",
+)
+POINTS = tuple(f"{place}: {point}" for place in ("tier", "store") for point in STORE_POINTS)
+"""Where a fold may be killed: on the way to this machine's own tier, and from there into the store."""
+
+
+def killer(
+    point: str, nth: int, root: Path | None = None
+) -> tuple[Callable[[str, str, bytes], None], Callable[[str, str], None]]:
+    """The `before` and `after` of a backend at `root` that is killed the `nth` time it comes to one of STORE_POINTS."""
     left = nth
 
     def due(reached: bool) -> bool:
@@ -160,12 +191,18 @@ def killer(point: str, nth: int) -> tuple[Callable[[str, str, bytes], None], Cal
         return reached and left == 0
 
     def before(action: str, key: str, data: bytes) -> None:
-        if point == "blob half written" and due(action == "publish" and key.startswith("blobs/")):
-            Path(os.environ["FOLD_STORE"], "blobs", ".torn.part").write_bytes(data[: len(data) // 2])
+        begins = action == "publish" and key.startswith(("blobs/", "incoming/"))
+        if point == "blob not begun" and due(begins):
+            kill_me()
+        if point == "blob half written" and due(begins):
+            assert root is not None
+            torn = root.joinpath(*key.split("/")).with_name(".torn.part")
+            torn.parent.mkdir(parents=True, exist_ok=True)
+            torn.write_bytes(data[: len(data) // 2])
             kill_me()
         if point == "blob stands, commit does not" and due(action == "put" and key.startswith("commits/")):
             kill_me()
-        if point == "commit stands, old blobs too" and due(action == "delete"):
+        if point == "commit stands, old blobs too" and due(action == "delete" and key.startswith("blobs/")):
             kill_me()
 
     def after(action: str, key: str) -> None:
@@ -175,13 +212,19 @@ def killer(point: str, nth: int) -> tuple[Callable[[str, str, bytes], None], Cal
     return before, after
 
 
+def watched(root: Path, place: str, point: str, nth: int) -> Store:
+    """A store at `root` that is killed at `point` when that is one of `place` ("tier" or "store")."""
+    where, _, what = point.partition(": ")
+    return Store(WatchedBackend(root, *killer(what if where == place else "", nth, root)))
+
+
 def train_until_killed(root: str, task_json: dict[str, Any], kill: tuple[str, int], tick_seconds: float) -> None:
     """The body of a process that is killed the n-th time it comes to a named point of its training."""
     point, nth = kill
-    os.environ["FOLD_STORE"] = root
     task = from_json(task_json)
     assert isinstance(task, TrainTask)
     reporter = KillingReporter(nth) if point == "step" else RecordingReporter()
-    store = Store(WatchedBackend(Path(root), *killer(point, nth)))
-    work = small_work(task, store, Cache(Path(root).parent / "cache", 1.0), reporter=reporter)
-    train_fold(task, work, ticking_clock(tick_seconds))
+    cache = Cache(Path(root).parent / "cache", 1.0)
+    store = watched(Path(root), "store", point, nth)
+    tier = watched(Path(open_tier(cache.folder, root).url), "tier", point, nth)
+    train_fold(task, small_work(task, store, cache, reporter=reporter), ticking_clock(tick_seconds), tier)

@@ -1,233 +1,204 @@
-"""Full resume state <-> blobs, and one attempt's dealings with its task's commits.
+"""One attempt's dealings with its task's commits: where to go on from, and keeping what is done, in two tiers.
 
-A state is nested tables of tensors and plain values (`Learner.state()` and the fold's story). As bytes it is one
-safetensors file whose header's JSON holds the tables, with every tensor named by its place; strides are kept, because
-the order in memory decides the order of sums. Nothing is ever unpickled.
-
-A commit names a `state` blob of its own (task, number, attempt's nonce are in the bytes, so no two commits share one)
-and, for `keep: best`, the `best` weights so far, which later commits may name again. The newest two loadable commits
-keep their blobs; those of older ones go once a newer commit stands.
+`commit` copies a state into memory and returns; threads bring it to this machine's own disk (landings.py) and from
+there into the store (uploads.py), whatever the training does meanwhile. Both tiers hold commits of the same form, so
+an attempt goes on from whichever is further, here or there.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import contextlib
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
+from filelock import Timeout
 from torch import Tensor
 
-from shared_store.commits import digest_of, last_commit, put_commit, read_commit
-from shared_store.errors import DamagedBlobError, MissingBlobError
-from shared_store.records import Commit, canonical_json
+from shared_store.backend import Clock
 from shared_store.store import Store
+from workers.chain import Chain, LostRaceError, Position, position
+from workers.landings import Landings, Snapshot
+from workers.resume import Mark, Reading, Resumed
+from workers.staging import Staging, size_of
+from workers.state_file import flatten
+from workers.tier import lock_of
+from workers.trouble import Waits, growing_waits
+from workers.uploads import Landed, Logs, Uploads
 
-_HEADER = "foldfleet"
-KEPT_COMMITS = 2
-
-
-class DamagedStateError(Exception):
-    """A state that cannot be trusted: its bytes, its shape, or a number in it that is not finite."""
-
-
-class LostRaceError(Exception):
-    """Another attempt committed this number first: go on from what stands."""
-
-    def __init__(self, standing: Commit) -> None:
-        super().__init__(standing.number, standing.attempt)
-        self.standing = standing
-
-
-def pack(state: object, about: Mapping[str, Any]) -> bytes:
-    """Nested dicts, lists, tuples, tensors and plain values as safetensors bytes; the same state, the same bytes.
-
-    `about` is kept beside it (task, epoch ...). ValueError for a float that is not finite outside a tensor.
-    """
-    tensors: dict[str, Tensor] = {}
-    tree = _encoded(state, "", tensors)
-    # One key only: safetensors writes its header's keys in no fixed order.
-    header = canonical_json(
-        {"about": dict(about), "tree": tree, "strides": {k: v.stride() for k, v in tensors.items()}}
-    )
-    # A flat view of the memory would be faster, but a reader without the header should see the right tensors.
-    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(plain, {_HEADER: header.decode()})
-
-
-def unpack(data: bytes) -> tuple[Any, dict[str, Any]]:
-    """What `pack` was given: (state, about). DamagedStateError when it is no such file, or a tensor is not finite."""
-    try:
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
-        loaded = safetensors.torch.load(data)
-        tensors = {name: _with_strides(tensor, header["strides"][name]) for name, tensor in loaded.items()}
-        state = _decoded(header["tree"], tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedStateError(f"it is not a checkpoint of this foldfleet ({error})") from error
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise DamagedStateError(f"{len(bad)} tensors hold numbers that are not finite, such as {bad[0]}")
-    return state, header["about"]
-
-
-def _encoded(value: object, path: str, tensors: dict[str, Tensor]) -> object:
-    """JSON for `value` at `path`; tensors move to `tensors` under their path and leave that."""
-    if isinstance(value, Tensor):
-        name = path if path not in tensors else f"{path}#{len(tensors)}"  # keys 1 and "1" make one path
-        tensors[name] = value.detach().cpu()
-        return {"tensor": name}
-    if isinstance(value, Mapping):
-        items = [[_encoded(k, path, tensors), _encoded(v, f"{path}/{k}", tensors)] for k, v in value.items()]
-        return {"items": items}
-    if isinstance(value, (list, tuple)):
-        return {type(value).__name__: [_encoded(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, torch.dtype):  # some optimizers keep the one of their momentum
-        return {"dtype": str(value).removeprefix("torch.")}
-    raise TypeError(f"a {type(value).__name__} cannot be kept in a checkpoint: {path}")
-
-
-def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "dtype":
-        found = getattr(torch, content)
-        if not isinstance(found, torch.dtype):
-            raise ValueError(f"{content} is no dtype")
-        return found
-    if kind == "items":
-        return {_decoded(k, tensors): _decoded(v, tensors) for k, v in content}
-    parts = [_decoded(item, tensors) for item in content]
-    return tuple(parts) if kind == "tuple" else parts
-
-
-def _with_strides(tensor: Tensor, strides: list[int]) -> Tensor:
-    return torch.empty_strided(tuple(tensor.shape), tuple(strides), dtype=tensor.dtype).copy_(tensor)
+SETTLE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Resumed:
-    """Where an attempt goes on from."""
+class News:
+    """What became known since the last time: sentences for people, and the store's newest commit of ours."""
 
-    commit: Commit
-    state: dict[str, Any]
+    notes: Sequence[str]
+    commit: int | None
 
 
 class Checkpoints:
-    """One attempt's reading and writing of its task's commits."""
+    """One attempt's commits, in `tier` on this machine and in the `store` that all share. A context manager."""
 
-    def __init__(self, store: Store, *, task: str, spec: str, attempt: int, nonce: str) -> None:
-        self.store = store
-        self.task, self.spec, self.attempt, self.nonce = task, spec, attempt, nonce
-        self.notes: list[str] = []  # what went wrong on the way, for the log
-        self._newest: Commit | None = None
-        self._kept: list[Commit] = []  # standing and loadable, oldest first
-        self._superseded: list[Commit] = []  # their blobs go once the next commit stands
+    def __init__(
+        self,
+        store: Store,
+        tier: Store,
+        mark: Mark,
+        upload_share: float,
+        *,
+        pinned: bool = False,
+        clock: Clock = time.monotonic,
+        waits: Waits = growing_waits,
+    ) -> None:
+        """`clock` measures landings. `pinned`: states come from a card."""
+        self._tier, self._mark, self._clock = tier, mark, clock
+        self._notes: deque[str] = deque()
+        self._reading = Reading(store, tier, mark, self._notes.append)
+        self._local, self._shared = Chain(tier, mark.task), Chain(store, mark.task)
+        self._pool = ThreadPoolExecutor(3, "checkpoints")
+        self._staging = Staging(self._pool, pinned)
+        tell = self._notes.append
+        self._uploads = Uploads(self._local, self._shared, upload_share, tell, waits)
+        self._landings = Landings(self._local, self._uploads, self._staging, mark, clock=clock, tell=tell, waits=waits)
+        self._threads: list[Future[None]] = []
+        self._told_commit = 0
+        self._settled = False
+        self._lock = contextlib.ExitStack()
+
+    def __enter__(self) -> Checkpoints:
+        """Let nobody else on this machine offer the task's commits. An older attempt that still lives does no harm."""
+        try:
+            self._lock.enter_context(lock_of(self._tier, self._mark.task).acquire(blocking=False))
+        except Timeout:
+            self._notes.append("an older attempt is still at work on this machine")
+        except OSError as error:
+            self._notes.append(f"nothing can be kept on this machine: {error}")
+        return self
+
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
+        if isinstance(error, Exception) and not self._settled:  # another machine may be the one to go on
+            self.settle(SETTLE_SECONDS)
+        self._end()
+        if error is None:
+            self._raise_failures()
+
+    # where to go on from
+
+    def resume(self) -> Resumed | None:
+        """The furthest state that can be trusted, here or in the store; None: begin anew. Comes before any commit.
+
+        Damaged ones are passed over, with a note. Raises StoreError when the store cannot be read.
+        """
+        assert not self._threads, "what stands is looked up once, at the beginning"
+        found = self._reading.furthest(self._local, self._shared)
+        if found is not None:
+            self._landings.best = found.commit.blobs.get("best")
+            if found.here:
+                self._uploads.offer(Landed(found.commit))
+            self._start()
+        return found
+
+    def best(self) -> dict[str, Tensor]:
+        """The best weights of the newest snapshot. DamagedStateError when they cannot be trusted."""
+        assert self._landings.best is not None, f"{self._mark.task}: no best weights were committed"
+        return self._reading.weights(self._landings.best)
+
+    # keeping what is done
+
+    def prepare(self, state: Mapping[str, Any]) -> None:
+        """Make the memory that states like this one are copied into, in the background."""
+        self._staging.prepare(size_of(flatten(state)[1]))
+
+    def commit(
+        self,
+        state: Mapping[str, Any],
+        at: Position,
+        best: tuple[str, ...] | None = None,
+        logs: Logs | None = None,
+        patience_seconds: float = 0.0,
+    ) -> bool:
+        """Take a snapshot of `state`, to become the next commit. `best`: where in it the best weights lie, when new.
+
+        Returns at once, however slow the disks are: False, and nothing is taken, when a snapshot with the best weights
+        still waits to be written after `patience_seconds`.
+        """
+        self._raise_failures()
+        self._settled = False
+        taken_at = self._clock()
+        tree, tensors = flatten(state)
+        buffer = self._landings.buffer(size_of(tensors), best is not None, patience_seconds)
+        if buffer is None:
+            return False
+        self._landings.hand_over(Snapshot(buffer.fill(tree, tensors), buffer, at, best, logs or {}, taken_at))
+        self._start()
+        return True
+
+    def check(self, at: Position) -> None:
+        """Raise what went wrong in the background; LostRaceError when another attempt is further than `at`."""
+        self._raise_failures()
+        rival = self._uploads.rival
+        if rival is not None and position(rival) > at:
+            raise LostRaceError(rival)
+
+    def news(self) -> News:
+        """What became known since the last call."""
+        newest, commit = self._shared.newest, None
+        if newest is not None and newest.nonce == self._mark.nonce and newest.number > self._told_commit:
+            commit = self._told_commit = newest.number
+        return News([self._notes.popleft() for _ in range(len(self._notes))], commit)
+
+    @property
+    def landing_seconds(self) -> float:
+        """What the newest landing took, from the snapshot on."""
+        return self._landings.seconds
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a snapshot waits for the one before it to be written."""
+        return self._landings.is_behind
+
+    def land(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Wait until every snapshot is a commit. StoreError when after `seconds` neither tier takes them."""
+        while self._threads and not self._landings.settle(seconds):
+            self._raise_failures()
+            if self._landings.error is not None:
+                raise self._landings.error
+
+    @property
+    def landed_at(self) -> Position:
+        """How far the newest snapshot was that is a commit, here or in the store."""
+        return self._landings.at
 
     @property
     def number(self) -> int:
-        """The number of the newest commit, 0 before the first."""
-        return 0 if self._newest is None else self._newest.number
+        """The number of the store's newest commit, 0 before the first."""
+        return 0 if self._shared.newest is None else self._shared.newest.number
 
-    def resume(self) -> Resumed | None:
-        """The newest state that can be trusted, or None: begin anew. Damaged ones are passed over, with a note."""
-        while True:
-            newest = last_commit(self.store, self.task)
-            found = self._newest_loadable(newest)
-            # A rival may have removed the blobs while they were read: then it has committed since.
-            if found is not None or last_commit(self.store, self.task) == newest:
-                return found
+    def settle(self, seconds: float) -> bool:
+        """Bring all that was committed into the store at full speed; whether that succeeded within `seconds`."""
+        self._settled = True
+        return not self._threads or (self._landings.settle(seconds) and self._uploads.settle(seconds))
 
-    def _newest_loadable(self, newest: Commit | None) -> Resumed | None:
-        self._newest, self._kept, self._superseded = newest, [], []
-        commit = newest
-        while commit is not None:
-            parent = read_commit(self.store, self.task, commit.number - 1) if commit.number > 1 else None
-            try:
-                state = self._loaded(commit)
-            except DamagedStateError as error:
-                self.notes.append(f"commit {commit.number} cannot be used: {error}; looking at the one before")
-                self._superseded.append(commit)
-                commit = parent
-                continue
-            self._kept = [commit] if parent is None else [parent, commit]
-            # An attempt that was killed between its commit and its cleaning left one more behind.
-            if parent is not None and parent.number > 1:
-                older = read_commit(self.store, self.task, parent.number - 1)
-                self._superseded += [] if older is None else [older]
-            return Resumed(commit, state)
-        return None
+    def close(self) -> None:
+        """Let the snapshots land and the uploads go; ends the threads, and raises what went wrong in them."""
+        self._end()
+        self._raise_failures()
 
-    def _loaded(self, commit: Commit) -> dict[str, Any]:
-        if commit.spec != self.spec:
-            raise DamagedStateError("it belongs to another payload")
-        state, about = unpack(self._blob(commit.blobs["state"]))
-        if (about.get("task"), about.get("number")) != (commit.task, commit.number):
-            raise DamagedStateError(f"its state is of {about.get('task')}, commit {about.get('number')}")
-        if "best" in commit.blobs:
-            unpack(self._blob(commit.blobs["best"]))
-        assert isinstance(state, dict), "a state is a table"
-        return state
+    def _start(self) -> None:
+        if not self._threads:
+            self._threads = [self._pool.submit(self._landings.run), self._pool.submit(self._uploads.run)]
 
-    def _blob(self, digest: str) -> bytes:
-        try:
-            return self.store.get_blob(digest)
-        except (DamagedBlobError, MissingBlobError) as error:
-            raise DamagedStateError(error.what) from error
+    def _raise_failures(self) -> None:
+        for thread in self._threads:
+            if thread.done():
+                thread.result()
 
-    def commit(self, state: Mapping[str, Any], *, epoch: int, step: int, best: str | None) -> Commit:
-        """Make `state` the next commit, then let go of what it supersedes. `best`: digest of the best weights.
-
-        Raises LostRaceError when another attempt's commit of this number stands, StoreError when the disk is full;
-        then the commits before stand as they were.
-        """
-        number = self.number + 1
-        about = {"task": self.task, "number": number, "nonce": self.nonce, "epoch": epoch, "step": step}
-        blobs = {"state": self.store.put_blob(pack(state, about))}
-        blobs |= {} if best is None else {"best": best}
-        parent = None if self._newest is None else digest_of(self._newest)
-        mine = Commit(self.task, number, parent, self.spec, self.attempt, self.nonce, epoch, step, blobs)
-        standing = put_commit(self.store, mine)
-        if standing != mine:
-            self._take_back(blobs)
-            raise LostRaceError(standing)
-        self._newest = mine
-        self._kept.append(mine)
-        self._superseded += self._kept[:-KEPT_COMMITS]
-        self._kept = self._kept[-KEPT_COMMITS:]
-        self._clean()
-        return mine
-
-    def _take_back(self, blobs: Mapping[str, str]) -> None:
-        """Remove what only the commit that lost would have named: our nonce is in the bytes."""
-        before = {} if self._newest is None else self._newest.blobs
-        for name, digest in blobs.items():
-            if before.get(name) != digest:
-                self.store.delete_blob(digest)
-
-    def put_best(self, weights: Mapping[str, Tensor], epoch: int) -> str:
-        """Keep the best weights so far, ready to be named by the next commit; their digest."""
-        about = {"task": self.task, "nonce": self.nonce, "best_epoch": epoch}
-        return self.store.put_blob(pack(dict(weights), about))
-
-    def best(self, digest: str) -> dict[str, Tensor]:
-        """The best weights that a commit names. DamagedStateError when they cannot be trusted."""
-        weights, _ = unpack(self._blob(digest))
-        assert isinstance(weights, dict), "weights are a table"
-        return weights
-
-    def _clean(self) -> None:
-        named = {digest for commit in self._kept for digest in commit.blobs.values()}
-        for commit in self._superseded:
-            for digest in commit.blobs.values():
-                if digest not in named:
-                    self.store.delete_blob(digest)
-        self._superseded = []
+    def _end(self) -> None:
+        self._landings.close()
+        self._uploads.close()
+        self._pool.shutdown()
+        self._lock.close()

@@ -51,6 +51,7 @@ class Place:
     device: str  # torch's word: "cpu", "cuda:0"
     threads: int
     single_committer: bool = False  # see `open_store`
+    upload_share: float = 0.5  # of the link, for commits that go into the store while training goes on
 
 
 def run(task_json: Mapping[str, Any], attempt: int, place: Place, reporter: Reporter) -> Outcome:
@@ -59,8 +60,9 @@ def run(task_json: Mapping[str, Any], attempt: int, place: Place, reporter: Repo
 
     def execute(store: Store, nonce: str) -> Result:
         cache = Cache(Path(place.cache_folder).expanduser(), place.cache_gb)
-        name, spec = task_id(task), spec_hash(task)
-        return _execute(task, Work(name, spec, attempt, nonce, store, cache, reporter, place.device, place.threads))
+        name, spec, share = task_id(task), spec_hash(task), place.upload_share
+        work = Work(name, spec, attempt, nonce, store, cache, reporter, place.device, place.threads, share)
+        return _execute(task, work)
 
     return guarded(task, attempt, partial(open_store, place.store_url, place.single_committer), execute)
 

@@ -1,45 +1,44 @@
 """One fold run: resume or begin, train epoch by epoch, commit on the way, predict, hand back the Result.
 
-Every epoch ends with a commit, and in mid-epoch one follows at least every `recipe.checkpoint_minutes`; neither changes
-what is trained. An attempt that finds another's commit where its own was to go continues from that one. What people
-read (metrics.csv, train.log) is made of the history inside the state, so it survives whatever machine it was made on.
+Every epoch ends with a commit, and in mid-epoch one lands at least every `recipe.checkpoint_minutes`; neither changes
+what is trained, nor waits for a disk. An attempt that hears of another one which is further continues from there. What
+people read (metrics.csv, train.log) is made of the history inside the state, so it survives whatever machine it was
+made on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from shared_store import layout
-from shared_store.errors import UserError
 from shared_store.records import Result
-from shared_store.tables import Predictions, put_predictions
-from workers.checkpoint import Checkpoints, LostRaceError, Resumed
-from workers.cost import measured_cost
+from shared_store.store import Store
+from shared_store.tables import Predictions
+from workers.beginning import begin
+from workers.cadence import Cadence
+from workers.chain import LostRaceError
+from workers.checkpoint import SETTLE_SECONDS, Checkpoints
 from workers.fold_data import open_fold
-from workers.loop import Learner, NanLossError, logits_of
+from workers.fold_result import Trained, keep_result
+from workers.loop import NanLossError, logits_of
 from workers.metrics import all_metrics
-from workers.model import (
-    empty_model,
-    initial_model,
-    load_state,
-    model_bytes,
-    multiply_adds,
-    parameter_count,
-    seed_of,
-)
+from workers.model import load_state
 from workers.optimize import learning_rate
 from workers.recipe import Recipe
 from workers.repeatable import repeatable
-from workers.story import Pace, Story
+from workers.resume import Mark
+from workers.story import Pace
 from workers.tasks import Progress, TrainTask
-from workers.weights_file import weights_sha256
+from workers.tier import open_tier
+from workers.uploads import publish_logs
 from workers.work import Work
 
 __all__ = ["NanLossError", "StoppedError", "train_fold"]
@@ -50,24 +49,27 @@ _DECODERS_FOR_A_CARD = 4
 
 
 class StoppedError(Exception):
-    """Somebody asked the fold to stop; it did so after commit `commit`, which holds all its steps."""
+    """Somebody asked the fold to stop; `kept` says where all its steps are: the store's commit `commit`, or else."""
 
-    def __init__(self, commit: int, epoch: int, step: int) -> None:
-        super().__init__(commit, epoch, step)
+    def __init__(self, commit: int | None, epoch: int, step: int, kept: str = "") -> None:
+        super().__init__(commit, epoch, step, kept)
         self.commit, self.epoch, self.step = commit, epoch, step
+        self.kept = kept or f"commit {commit} holds all of it"
 
     def __str__(self) -> str:
-        return f"stopped at epoch {self.epoch}, step {self.step}; commit {self.commit} holds all of it"
+        return f"stopped at epoch {self.epoch}, step {self.step}; {self.kept}"
 
 
-def train_fold(task: TrainTask, work: Work, clock: Clock = time.monotonic) -> Result:
+def train_fold(task: TrainTask, work: Work, clock: Clock = time.monotonic, tier: Store | None = None) -> Result:
     """Do one attempt at a fold: its Result, with all its blobs in the store.
 
-    Raises StoppedError after the last commit when asked to stop; NanLossError; UserError for what the person can mend
-    (StoreError when the disk is full: the commits before stand); torch.OutOfMemoryError.
+    `tier`: where commits lie on this machine, by default below its cache. Raises StoppedError after the last commit
+    when asked to stop; NanLossError; UserError for what the person can mend (StoreError when the store takes no result:
+    what was committed stands, here or there); torch.OutOfMemoryError.
     """
+    tier = tier or open_tier(work.cache.folder, work.store.url)
     with repeatable(work.device, work.threads):
-        fold = _Fold(task, work, clock)
+        fold = _Fold(task, work, clock, tier)
         with contextlib.closing(fold.data.snapshot):
             return fold.run()
 
@@ -75,115 +77,124 @@ def train_fold(task: TrainTask, work: Work, clock: Clock = time.monotonic) -> Re
 class _Fold:
     """One attempt at one fold."""
 
-    def __init__(self, task: TrainTask, work: Work, clock: Clock) -> None:
-        self.task, self.work, self.clock = task, work, clock
+    def __init__(self, task: TrainTask, work: Work, clock: Clock, tier: Store) -> None:
+        self.task, self.work, self.clock, self.tier = task, work, clock, tier
         self.recipe = Recipe.model_validate(task.recipe)
         self.threads = 0 if work.device == "cpu" else max(_DECODERS_FOR_A_CARD, work.threads)
         self.data = open_fold(task, work, self.recipe, self.threads)
         self.steps = self.data.training.steps(self.recipe.batch_size)
-        self.checkpoints = Checkpoints(
-            work.store, task=work.task, spec=work.spec, attempt=work.attempt, nonce=work.nonce
-        )
+        self.cadence = Cadence(60 * self.recipe.checkpoint_minutes)
+        self.notes: list[str] = []  # for the log, once there is one
 
     def run(self) -> Result:
+        mark = Mark(self.work.task, self.work.spec, self.work.attempt, self.work.nonce)
+        share, pinned = self.work.upload_share, self.work.device != "cpu"
         while True:
-            try:
-                self.resume()
-                while not self.story.is_finished(self.recipe.epochs, self.recipe.patience):
-                    self.train_epoch()
-                return self.result()
-            except LostRaceError as lost:
-                other = lost.standing
-                self.checkpoints.notes.append(
-                    f"attempt {other.attempt} made commit {other.number} first: going on there"
-                )
+            checkpoints = Checkpoints(self.work.store, self.tier, mark, share, pinned=pinned, clock=self.clock)
+            with checkpoints as self.checkpoints:
+                try:
+                    self.resume()
+                    while not self.story.is_finished(self.recipe.epochs, self.recipe.patience):
+                        self.train_epoch()
+                    return self.result()
+                except LostRaceError as lost:
+                    other = lost.standing
+                    self.notes.append(f"attempt {other.attempt} made commit {other.number} first: going on there")
 
     def resume(self) -> None:
-        """Load the newest commit that can be trusted, or begin."""
+        """Load the furthest commit that can be trusted, or begin."""
         resumed = self.checkpoints.resume()
-        classes = len(self.task.classes)
-        if resumed is None:
-            self._check_weights()
-            model = initial_model(self.recipe, classes, seed_of("weights", self.recipe.seed, self.task.held_out))
-        else:
-            model = empty_model(self.recipe, classes)
-        self.learner = Learner(self.recipe, model, self.work.device, (self.task.held_out,))
-        self.story = Story()
-        self.best: str | None = None  # digest of the best weights
+        self.learner, self.story = begin(self.task, self.work.device, resumed)
         note = f"attempt {self.work.attempt} begins"
         if resumed is not None:
-            self._load(resumed)
             place = f"epoch {self.story.epoch}, step {self.story.step}"
-            note = f"attempt {self.work.attempt} resumes from commit {resumed.commit.number}: {place}"
-        self.story.log += [*self.checkpoints.notes, note]
-        self.checkpoints.notes = []
+            note = f"attempt {self.work.attempt} resumes from {resumed.name}: {place}"
+        self.story.log += [*self.notes, *self.checkpoints.news().notes, note]
+        self.notes = []
         self.pace = Pace(self.clock(), self.total_step())
-        self.committed_at = self.clock()
+        self.cadence.snapshot_at = self.clock()
         self.report(note=note)
-
-    def _load(self, resumed: Resumed) -> None:
-        try:
-            self.learner.load(resumed.state["learner"])
-        except ValueError as error:
-            what = f"the checkpoint does not fit this machine's timm: {error}"
-            mend = "use the versions of torch and timm that it was begun with, or another recipe.seed to begin anew"
-            where = f"{self.work.store.url}: {layout.commit(self.work.task, resumed.commit.number)}"
-            raise UserError(what, where=where, mend=mend) from error
-        self.story = Story(**resumed.state["story"])
-        self.best = resumed.commit.blobs.get("best")
 
     def train_epoch(self) -> None:
         """The rest of the current epoch, its validation and its commit. Raises StoppedError when asked to stop."""
-        mark = self.clock()
+        mark, first = self.clock(), True
         for done in self.learner.epoch(self.data.training, self.story.epoch, self.story.step):
+            if first:  # an optimizer's state is made by the first step, or by the first after the backbone is unfrozen
+                self.checkpoints.prepare(self.state())
+                first = False
             now = self.clock()
             self.story.step = done
-            self.story.seconds, mark = self.story.seconds + now - mark, now
-            self.after_step(now)
+            step_seconds, mark = now - mark, now
+            self.story.seconds += step_seconds
+            self.after_step(now, step_seconds)
         logits = self.logits(self.scored_model(), self.data.scored)
         if not np.isfinite(logits).all():  # weights can be finite and too large for any sum
             raise NanLossError(*self.learner.last)
         metrics = all_metrics(logits, self.data.scored_labels)
-        self.story.seconds += self.clock() - mark
+        self.cadence.validation_seconds = self.clock() - mark
+        self.story.seconds += self.cadence.validation_seconds
         self.end_epoch(metrics)
 
-    def after_step(self, now: float) -> None:
+    def after_step(self, now: float, step_seconds: float) -> None:
         """Commit in mid-epoch when it is time or when asked to stop; otherwise report now and then."""
-        stop = self.work.reporter.stop_requested()
-        due = now - self.committed_at >= 60 * self.recipe.checkpoint_minutes and self.story.step < self.steps
-        if stop or due:
+        self.checkpoints.check(self.position())
+        if self.work.reporter.stop_requested():
+            self.stop()
+        landing, last_step = self.checkpoints.landing_seconds, self.story.step == self.steps
+        due = self.cadence.is_due(now, step_seconds=step_seconds, landing_seconds=landing, last_step=last_step)
+        if due and not self.checkpoints.is_behind:
             self.learner.check()
             self.commit()
         elif now - self.pace.reported_at >= REPORT_SECONDS:
             self.learner.look()
             self.report()
-        if stop:
+        self.tell()
+
+    def stop(self) -> None:
+        """Commit the last step, see it into the store if that answers, and raise StoppedError."""
+        self.learner.check()
+        self.commit(patience_seconds=SETTLE_SECONDS)
+        stored = self.checkpoints.settle(SETTLE_SECONDS)
+        self.checkpoints.close()
+        self.tell()
+        if stored:
             raise StoppedError(self.checkpoints.number, self.story.epoch, self.story.step)
+        kept = f"the store does not take it; {socket.gethostname()} keeps all of it and hands it over later"
+        if self.checkpoints.landed_at != self.position():
+            kept = "neither this machine's disk nor the store takes it: what was committed before stands"
+        raise StoppedError(None, self.story.epoch, self.story.step, kept)
 
     def end_epoch(self, metrics: dict[str, float]) -> None:
         tally = self.learner.tally
         assert tally.mean_loss is not None, f"{self.task.name}: an epoch without a step"
         rate = learning_rate(self.recipe, self.story.epoch, 0, self.steps)
         better = self.story.end_epoch(rate=rate, loss=tally.mean_loss, images=tally.images, metrics=metrics)
-        if better and self.recipe.keep == "best":
-            self.best = self.checkpoints.put_best(self.learner.model.state_dict(), self.story.epoch)
-        self.commit()
+        self.checkpoints.check(self.position())
+        self.commit(best=better and self.recipe.keep == "best")
+        self.tell()
 
-    def _check_weights(self) -> None:
-        """The pretrained weights must be those that the task was named for."""
-        source, expected = self.recipe.weights, self.task.weights_sha256
-        if expected and weights_sha256(source) != expected:
-            mend = "put the same file there on every machine; if it was changed on purpose, give the command again"
-            raise UserError("the pretrained weights are not there, or not the ones given", where=source, mend=mend)
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the fold depends on."""
+        return {"learner": self.learner.state(), "story": dataclasses.asdict(self.story)}
 
-    def commit(self) -> None:
-        """Commit where the fold stands, and publish what people read of it."""
-        state = {"learner": self.learner.state(), "story": dataclasses.asdict(self.story)}
-        commit = self.checkpoints.commit(state, epoch=self.story.epoch, step=self.total_step(), best=self.best)
-        self.committed_at = self.clock()
-        self.work.store.publish(layout.log(self.work.task, "metrics.csv"), self.story.metrics_csv())
-        self.work.store.publish(layout.log(self.work.task, "train.log"), self.story.log_text())
-        self.report(commit=commit.number)
+    def logs(self) -> dict[str, bytes]:
+        """What people read of the fold, by file name."""
+        return {"metrics.csv": self.story.metrics_csv(), "train.log": self.story.log_text()}
+
+    def commit(self, *, best: bool = False, patience_seconds: float = 0.0) -> None:
+        """Commit where the fold stands, with what people read of it. `best`: its weights are the best so far."""
+        now, where = self.clock(), ("learner", "model") if best else None
+        if self.checkpoints.commit(self.state(), self.position(), where, self.logs(), patience_seconds):
+            self.cadence.snapshot_at = now
+
+    def tell(self) -> None:
+        """Report what became known of commits, and put down what people should know."""
+        news = self.checkpoints.news()
+        self.story.log += news.notes
+        for note in news.notes:
+            self.report(note=note)
+        if news.commit is not None:
+            self.report(commit=news.commit)
 
     def report(self, *, commit: int | None = None, note: str = "") -> None:
         """Tell the reporter where the fold stands."""
@@ -206,6 +217,10 @@ class _Fold:
         )
         self.work.reporter.progress(progress)
 
+    def position(self) -> tuple[int, int]:
+        """How far the fold is, as commits count it."""
+        return self.story.epoch, self.total_step()
+
     def total_step(self) -> int:
         """Optimizer steps finished, over all epochs."""
         return self.story.epoch * self.steps + self.story.step
@@ -223,34 +238,16 @@ class _Fold:
     def result(self) -> Result:
         """Predict with the kept weights and keep all that the contract names."""
         model, kept_epoch = self.scored_model(), self.story.epoch
+        self.checkpoints.land()
         if self.recipe.keep == "best":
-            assert self.best is not None, f"{self.task.name}: no best epoch after {self.story.epoch} epochs"
-            load_state(model, self.checkpoints.best(self.best))
+            load_state(model, self.checkpoints.best())
             kept_epoch = self.story.best_epoch
         held_out, selection = [
             Predictions(image_ids, self.task.classes, self.logits(model, image_ids))
             for image_ids in (self.data.held_out, self.data.selection)
         ]
-        store = self.work.store
-        about = {"task": self.work.task, "model": self.recipe.model, "classes": list(self.task.classes)}
-        blobs = {
-            "model": store.put_blob(model_bytes(model, about)),
-            "held_out": put_predictions(store, held_out),
-            "selection": put_predictions(store, selection),
-            "metrics": store.put_blob(self.story.metrics_csv()),
-        }
-        metrics = all_metrics(held_out.rows(self.data.scored), self.data.scored_labels)
-        numbers = metrics | {"kept_epoch": kept_epoch} | self.costs(model)
-        return Result(self.work.task, self.work.spec, self.work.attempt, self.work.nonce, blobs, numbers)
-
-    def costs(self, model: nn.Module) -> dict[str, float]:
-        """What the training took and what a prediction takes."""
-        cost = measured_cost(model, self.recipe.image_size, self.learner.device, self.clock)
-        return {
-            "epochs": self.story.epoch,
-            "multiply_adds": multiply_adds(model, self.recipe.image_size),
-            "parameters": parameter_count(model),
-            "ms_per_image": cost.ms_per_image,
-            "memory_mb": cost.memory_mb,
-            "seconds": sum(row["seconds"] for row in self.story.history),
-        }
+        self.checkpoints.close()  # the link is the result's now; what it supersedes need not go any more
+        self.tell()
+        publish_logs(self.work.store, self.work.task, self.logs())
+        trained = Trained(model, kept_epoch, held_out, selection)
+        return keep_result(trained, self.story, self.task, self.work, data=self.data, clock=self.clock)

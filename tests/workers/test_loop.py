@@ -11,12 +11,12 @@ from support import digit_rows
 from torch import nn
 from torch.nn import functional
 
-from workers.checkpoint import pack, unpack
 from workers.images import ImageSet, one_hot
 from workers.loop import Learner, NanLossError, compute_dtype, logits_of, normaliser
 from workers.mixing import mixed
 from workers.model import initial_model
 from workers.recipe import Augmentation, Recipe
+from workers.state_file import pack, unpack
 
 PLAIN = Augmentation(pad_wrap=0, geometry=0, flip=0, colour=0, blur=0)
 RECIPE = Recipe(

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from shared_store.errors import UserError
-from workers.checkpoint import pack, unpack
 from workers.optimize import (
     centralize_gradients,
     clip_gradients,
@@ -16,6 +15,7 @@ from workers.optimize import (
     set_learning_rate,
 )
 from workers.recipe import Recipe
+from workers.state_file import pack, unpack
 
 RECIPE = Recipe(model="test_efficientnet", weights="none", epochs=35)
 SAMPLED = ["ranger", "adamw", "sgd", "lookahead_nadamw", "lamb", "lion", "adafactor", "madgrad", "muon"]
