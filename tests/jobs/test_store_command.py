@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,10 +55,24 @@ def files(url: str) -> set[str]:
     return {str(path.relative_to(url)) for path in Path(url).rglob("*") if path.is_file()}
 
 
-def driver(store: Store, run: str) -> Hold:
-    """A process that drives a run; it lives while its context does."""
+@contextlib.contextmanager
+def driver(store: Store, run: str) -> Iterator[Hold]:
+    """A process that drives a run; it lives, with a quick beat, while the context does."""
     chain = Chain(store, layout.coordinators(run))
-    return Hold(chain, take(chain, this_process(run), Watch(print)), print)
+    hold, ends = Hold(chain, take(chain, this_process(run), Watch(print)), print), threading.Event()
+
+    def live() -> None:
+        while not ends.wait(0.1):
+            hold.beat()
+        hold.beat(ended=True)
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        yield hold
+    finally:
+        ends.set()
+        thread.join()
 
 
 def test_check_of_a_right_store(url: str, capsys: pytest.CaptureFixture[str]) -> None:
