@@ -27,7 +27,7 @@ from shared_store.local import LocalBackend
 CALL_SECONDS = 60.0  # for a call's answer; a window of parts in this time needs 0.3 MB/s
 SYNC_SECONDS = 300.0  # for a slow disk to keep all of a large upload
 WINDOW = 4  # parts in flight: 16 MiB fill a link of 1 Gbit/s that answers after 0.1 s
-_CALLS_AT_ONCE = 16
+_CALLS_AT_ONCE = 8  # each may hold a part in memory
 _HEAD = "node:__internal_head__"  # the resource that Ray gives to the head alone
 _OPTIONS: dict[str, Any] = {
     "namespace": "foldfleet",
@@ -134,10 +134,8 @@ class HeadBackend:
         return size
 
     def _receive(self, opened: Opened, start: int) -> Iterator[memoryview]:
-        yield opened.first.data
-        if not opened.token:
-            return
         with self._let_go_of(opened.token):
+            yield opened.first.data
             flying = deque[Any]()
             for place in range(start + PART_BYTES, opened.bytes, PART_BYTES):
                 flying.append(self._begin("read", opened.token, place))
@@ -151,8 +149,9 @@ class HeadBackend:
         try:
             yield
         finally:
-            with contextlib.suppress(StoreDownError):
-                self._begin("let_go", token)  # nobody waits for it: what is left is swept
+            if token:
+                with contextlib.suppress(StoreDownError):
+                    self._begin("let_go", token)  # nobody waits for it: what is left is swept
 
     def _ask(self, method: str, *arguments: object, seconds: float | None = None) -> Any:
         return self._answer(self._begin(method, *arguments), seconds)

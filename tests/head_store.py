@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,8 @@ class _Barrier:
         await mine.wait()
 
 
-def _write(opens: Callable[[], Store], barrier: Any, writer: int, rounds: int) -> list[Seen]:
-    store, found = opens(), []
+def _write(opens: Callable[[int], Store], barrier: Any, writer: int, rounds: int) -> list[Seen]:
+    store, found = opens(writer), []
     store.read("commits/raced/none.json")  # the connection stands before the first round
     for number in range(1, rounds + 1):
         ray.get(barrier.wait.remote(), timeout=_SECONDS)
@@ -69,10 +70,10 @@ class RunningHead:
     def race(self, place: str, writers: int, rounds: int) -> list[Seen]:
         """All that `writers` processes at the other node saw, each with the store open by its URL."""
         url = f"head://{self.folder / place}"
-        return self.race_with(lambda: open_store(url), writers, rounds)
+        return self.race_with(lambda _writer: open_store(url), writers, rounds)
 
-    def race_with(self, opens: Callable[[], Store], writers: int, rounds: int) -> list[Seen]:
-        """The same with stores that are opened in another way."""
+    def race_with(self, opens: Callable[[int], Store], writers: int, rounds: int) -> list[Seen]:
+        """The same with stores that are opened in another way, each by its writer."""
         barrier = _Barrier.options(max_concurrency=writers).remote(writers)
         calls = [self.begin(_write, opens, barrier, writer, rounds) for writer in range(writers)]
         return [one for seen in ray.get(calls, timeout=200) for one in seen]
@@ -104,5 +105,17 @@ def running_head(folder: Path) -> Iterator[RunningHead]:
         }
         quiet: dict[str, Any] = {"namespace": "foldfleet", "log_to_driver": False, "logging_level": "ERROR"}
         ray.init(cluster.address, runtime_env=here, **quiet)
-        other = cluster.add_node(num_cpus=2, **node)
+        other = cluster.add_node(num_cpus=8, **node)  # as many idle processes are kept
         yield RunningHead(folder, cluster.address, other.node_id)
+
+
+class Fake:
+    """In the place of the head's actor: raises `error`, or does not answer."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    def call(self, *_arguments: object) -> None:
+        if self._error is not None:
+            raise self._error
+        time.sleep(60)

@@ -2,59 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from careless import Forgets, LooksThenWrites, Overwrites, without_links
 from racing import check, race_in_threads
 
-from shared_store.backend import Content
 from shared_store.committer import Committed, Committer
 from shared_store.errors import StoreDownError, StoreError
 from shared_store.local import LocalBackend
-from shared_store.names import PosixNames
 from shared_store.probe import Exclusive, NotExclusive, probe
 from shared_store.retrying import Retrying
 from shared_store.store import Store, open_store
-
-
-class LooksThenWrites(LocalBackend):
-    """What many libraries call "create": several writers see that nothing is there."""
-
-    def put_if_absent(self, key: str, data: bytes) -> bool:
-        if self.size(key) is not None:
-            return False
-        time.sleep(0.0005)  # a disk elsewhere is no faster
-        self.publish(key, Content(data))
-        return True
-
-
-class Overwrites(LocalBackend):
-    """A server whose rename replaces."""
-
-    def put_if_absent(self, key: str, data: bytes) -> bool:
-        self.publish(key, Content(data))
-        return True
-
-
-class Forgets(LocalBackend):
-    """One writer is told that it won, and another's record stands."""
-
-    def put_if_absent(self, key: str, data: bytes) -> bool:
-        wins = super().put_if_absent(key, data)
-        if wins:
-            self.publish(key, Content(b"another's"))
-        return wins
-
-
-def without_links(root: Path) -> LocalBackend:
-    def link(_source: Path, _target: Path) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    return LocalBackend(root, PosixNames(link))
 
 
 def test_a_local_disk_lets_one_win_and_nothing_is_left(tmp_path: Path) -> None:
