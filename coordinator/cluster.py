@@ -23,7 +23,6 @@ RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_worker_prestart": "0",  # idle workers that nobody asked for cost seconds and 80 MB each
     "RAY_prestart_worker_first_driver": "0",
-    "RAY_free_objects_period_milliseconds": "100",  # else what a second's transfers moved stays in memory
     # Parts of files that went through the head's store are let go of at once, not a hundred of them at a time.
     "RAY_free_objects_batch_size": "2",
     "RAY_free_objects_period_milliseconds": "100",

@@ -25,21 +25,23 @@ MEASURED = ["ms_per_image", "memory_mb"]
 
 
 class Run:
-    """A run of the commands in a folder of its own."""
+    """A run of the commands in a folder of its own, with its store there; `scheme` goes before the store's path."""
 
-    def __init__(self, folder: Path, photos: Path) -> None:
+    def __init__(self, folder: Path, photos: Path, scheme: str = "", **environment: str) -> None:
         self.folder, self.photos = folder, photos
         self.files = folder / "store" / "runs" / "digits"
+        self.store, self.environment = f"{scheme}{folder / 'store'}", environment
 
     def begin(self, name: str) -> subprocess.Popen[str]:
         words = [name, str(self.photos / "train"), "--test", str(self.photos / "test"), *SMALL]
-        words += ["--store", str(self.folder / "store"), "--run", "digits"]
+        words += ["--store", self.store, "--run", "digits"]
         return subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.folder,
+            env={**os.environ, **self.environment},
             start_new_session=True,
         )
 
@@ -129,6 +131,30 @@ def test_killed_and_interrupted_it_ends_as_if_nothing_had_been(undisturbed: Run,
     code, output = run.command("pipeline")
     assert code == 0, output
     assert run_again(run.events()) == []
+    assert_equal_outcome(run.files, undisturbed.files)
+
+
+NO_LINKS = """
+import errno, os
+
+def link(*_, **__):
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+os.link = link
+"""
+
+
+def test_on_the_heads_disk_even_one_without_links_it_ends_the_same(
+    undisturbed: Run, tmp_path: Path, photos: Path
+) -> None:
+    """This machine is the head of the embedded Ray. Its disk behaves like exFAT, so that one process alone commits."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "sitecustomize.py").write_text(NO_LINKS)  # in every process of the run
+    run = Run(tmp_path, photos, "head://", PYTHONPATH=str(tmp_path / "disk"))
+    code, output = run.command("pipeline")
+    assert code == 0, output
+    assert "So this computer alone commits" in output
+    assert (run.files / "result.json").read_bytes() == (undisturbed.files / "result.json").read_bytes()
     assert_equal_outcome(run.files, undisturbed.files)
 
 
