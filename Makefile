@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test faults check lint types bench clean
+.PHONY: demo test faults chaos check lint types bench clean
 
 # Folds share the cores: one thread each, here and in the tests.
 export OMP_NUM_THREADS := 1
@@ -30,7 +30,11 @@ test: $(INSTALLED)
 
 # 2,000 sequences of faults under racing writers; the tests run a short form.
 faults: $(INSTALLED)
-	FOLDFLEET_FAULT_SEQUENCES=2000 $(BIN)/pytest tests/shared_store/test_faults.py -k whatever
+	FOLDFLEET_FAULT_SEQUENCES=2000 $(BIN)/pytest tests/shared_store/test_faults.py tests/workers/test_chain_faults.py -k whatever
+
+# 200 writers killed by kill -9. FOLDFLEET_CHAOS_STORE=sftp (or s3) takes another kind of store; _SEED repeats a choice.
+chaos: $(INSTALLED)
+	FOLDFLEET_CHAOS_KILLS=200 $(BIN)/pytest tests/chaos
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
