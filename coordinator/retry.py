@@ -6,8 +6,9 @@ Budgets are apart by kind of failure:
     lost           again, with a growing delay; only losses in a row without a new commit count
     crashed        `crashes` tries in all
     nan            once more from the last commit
+    store          while it is down or full, with a growing delay; only such ends in a row without a new commit count
     out of memory  never: less memory means another recipe, and that is the person's to choose
-    bad input, store   never: only the person can mend it
+    bad input      never, nor a store that is wrong in another way: only the person can mend it
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Budgets:
     crashes: int = 3
     nans: int = 2
     barren_losses: int = 8  # losses in a row without a new commit
+    outages: int = 8  # times in a row, without a new commit, that the store was down or full
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def judge(task: Task, history: Sequence[Ended], budgets: Budgets) -> Verdict:
     failure = last.outcome.failure
     assert failure is not None, f"{task.name}: nothing to judge, attempt {last.outcome.attempt} is done"
     if failure is Failure.LOST:
-        return _after_loss(task, history, budgets)
+        return _unless_barren(task, history, budgets.barren_losses)
+    if last.outcome.transient:
+        return _unless_barren(task, history, budgets.outages)
     same = sum(ended.outcome.failure is failure for ended in history)
     if failure is Failure.STOPPED or (failure is Failure.NAN and same < budgets.nans):
         return Verdict(True, last.at)
@@ -73,14 +77,14 @@ def smaller_micro_batch(batch_size: int, micro_batch: int | None) -> int | None:
     return next((size for size in range(present - 1, 0, -1) if batch_size % size == 0), None)
 
 
-def _after_loss(task: Task, history: Sequence[Ended], budgets: Budgets) -> Verdict:
-    barren = 0
+def _unless_barren(task: Task, history: Sequence[Ended], budget: int) -> Verdict:
+    """Again, later and later, unless it ended like this `budget` times in a row without a new commit."""
+    last, barren = history[-1], 0
     for ended in reversed(history):
-        if ended.outcome.failure is not Failure.LOST or ended.committed:
+        if ended.outcome.failure is not last.outcome.failure or ended.committed:
             break
         barren += 1
-    last = history[-1]
-    if barren < budgets.barren_losses:
+    if barren < budget:
         return Verdict(True, last.at + delay_seconds(max(barren, 1)))
     return Verdict(False, why=_why(task, f"{barren} times in a row without a new commit: ", last.outcome))
 

@@ -24,6 +24,7 @@ from shared_store.errors import UserError
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+COMMITS = "commits/"
 COORDINATORS, CLEANERS = "coordinators", "cleaners"
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
@@ -61,12 +62,12 @@ def damaged(digest: str) -> str:
 
 def commit(task: str, number: int) -> str:
     assert number >= 1, f"commits count from 1, not {number}"
-    return checked_key(f"commits/{task}/{number}.json")
+    return checked_key(f"{COMMITS}{task}/{number}.json")
 
 
 def commits(task: str) -> str:
     """Below it stand the commits of `task`."""
-    return checked_key(f"commits/{task}") + "/"
+    return checked_key(f"{COMMITS}{task}") + "/"
 
 
 def result(task: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from shared_store.backend import Content
-from shared_store.errors import DamagedBlobError, MissingBlobError, StoreError
+from shared_store.commits import last_commit
+from shared_store.errors import DamagedBlobError, DamagedRecordError, MissingBlobError, StoreError
 from shared_store.records import Commit
 from shared_store.store import Store
 from workers.chain import Chain, position
@@ -56,7 +57,7 @@ class Reading:
             newest = shared.look()
             found = self._furthest_loadable(local, self._look_here(local), shared, newest)
             # A rival may have removed the blobs while they were read: then it has committed since.
-            if found is not None or shared.look() == newest:
+            if found is not None or last_commit(self._store, self._mark.task) == newest:
                 return found
 
     def weights(self, digest: str) -> dict[str, Tensor]:
@@ -68,12 +69,19 @@ class Reading:
     def _look_here(self, local: Chain) -> Commit | None:
         try:
             return local.look()
-        except ValueError as error:
-            self._tell(f"commits on this machine are damaged ({error}) and put away")
+        except DamagedRecordError as error:
+            self._tell(f"commits on this machine are given up: {error.what} ({error.where})")
             discard(self._tier, self._mark.task)
         except StoreError as error:
             self._tell(f"commits on this machine cannot be read: {error.what} ({error.where})")
         return None
+
+    def _before_here(self, local: Chain, commit: Commit) -> Commit | None:
+        try:
+            return local.before(commit)
+        except StoreError as error:
+            self._tell(f"commits on this machine cannot be read: {error.what} ({error.where})")
+            return None
 
     def _furthest_loadable(
         self, local: Chain, here: Commit | None, shared: Chain, there: Commit | None
@@ -87,8 +95,7 @@ class Reading:
             except DamagedStateError as error:
                 place = " on this machine" if is_here else ""
                 self._tell(f"commit {commit.number}{place} cannot be used: {error}; looking at the one before")
-                before = chain.before(commit)
-                here, there = (before, there) if is_here else (here, before)
+                here, there = (self._before_here(local, commit), there) if is_here else (here, shared.before(commit))
                 continue
             chain.trust(commit)
             local.reached, shared.reached = position(here), position(there)  # what was passed over does not count

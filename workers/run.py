@@ -5,6 +5,7 @@ Executors are imported when their kind of task comes: a machine that only predic
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 import secrets
@@ -14,13 +15,12 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from shared_store.cache import Cache
 from shared_store.commits import put_result, read_result
-from shared_store.errors import StoreError, UserError
+from shared_store.errors import StoreDownError, StoreError, StoreFullError, UserError
 from shared_store.records import Result
 from shared_store.store import Store, open_store
 from workers.tasks import (
@@ -36,6 +36,7 @@ from workers.tasks import (
     spec_hash,
     task_id,
 )
+from workers.tier import forget, open_tier
 from workers.work import Work
 
 log = logging.getLogger(__name__)
@@ -53,18 +54,32 @@ class Place:
     single_committer: bool = False  # see `open_store`
     upload_share: float = 0.5  # of the link, for commits that go into the store while training goes on
 
+    def open_store(self) -> Store:
+        """The store that all share."""
+        return open_store(self.store_url, self.single_committer)
+
+    def open_tier(self) -> Store:
+        """This machine's own tier of commits."""
+        return open_tier(Path(self.cache_folder).expanduser(), self.store_url)
+
 
 def run(task_json: Mapping[str, Any], attempt: int, place: Place, reporter: Reporter) -> Outcome:
     """Do one attempt at a task, or find that its result stands."""
-    task = from_json(task_json)
+    task, tier = from_json(task_json), place.open_tier()
 
     def execute(store: Store, nonce: str) -> Result:
         cache = Cache(Path(place.cache_folder).expanduser(), place.cache_gb)
         name, spec, share = task_id(task), spec_hash(task), place.upload_share
         work = Work(name, spec, attempt, nonce, store, cache, reporter, place.device, place.threads, share)
-        return _execute(task, work)
+        return _execute(task, work, tier)
 
-    return guarded(task, attempt, partial(open_store, place.store_url, place.single_committer), execute)
+    outcome = guarded(task, attempt, place.open_store, execute)
+    if outcome.failure is None:
+        try:
+            forget(tier, outcome.task)
+        except StoreError as error:  # it is tried again when the next slot begins on this machine
+            log.warning("what lies on this machine of %s stays: %s", outcome.task, error)
+    return outcome
 
 
 def guarded(task: Task, attempt: int, opens: Callable[[], Store], execute: Callable[[Store, str], Result]) -> Outcome:
@@ -83,7 +98,8 @@ def guarded(task: Task, attempt: int, opens: Callable[[], Store], execute: Calla
         return outcome(None)
     except UserError as error:
         kind = Failure.STORE if isinstance(error, StoreError) else Failure.BAD_INPUT
-        return outcome(kind, error.what, error.where, error.mend)
+        ended = outcome(kind, error.what, error.where, error.mend)
+        return dataclasses.replace(ended, transient=isinstance(error, (StoreDownError, StoreFullError)))
     except Exception as error:
         kind, mend = _classify(error)
         log.exception("%s, attempt %d ended: %s", task.name, attempt, kind)
@@ -92,12 +108,12 @@ def guarded(task: Task, attempt: int, opens: Callable[[], Store], execute: Calla
         return outcome(kind, what, _where(error), mend, traceback.format_exc())
 
 
-def _execute(task: Task, work: Work) -> Result:
+def _execute(task: Task, work: Work, tier: Store) -> Result:
     match task:
         case TrainTask():
             from workers.train import train_fold
 
-            return train_fold(task, work)
+            return train_fold(task, work, tier=tier)
         case LabelTask():
             from workers.label import make_labels
 

@@ -1,6 +1,7 @@
 """What a worker process is: one task at a time, its progress kept until it is asked for, its stop flag.
 
-The fleet makes an actor of it. One thread runs the task, another answers `reports` and `stop`.
+The fleet makes an actor of it. One thread runs the task, another answers `reports` and `stop`, and one hands over what
+lies on this machine and not in the store.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from workers.offer import hand_over_backlog
 from workers.run import Place, run
 from workers.tasks import Outcome, Progress
 
@@ -31,10 +34,15 @@ class Slot:
         self._lock = threading.Lock()
         self._reports: list[Progress] = []
         self._stops: set[tuple[str, int]] = set()
+        self._notes: list[str] = []  # about this machine, told with the next report
+        self._backlog: threading.Thread | None = None
+        self._hand_over()
 
     def run(self, task: str, task_json: Mapping[str, Any], attempt: int) -> Ran:
         """Do one attempt at the task with id `task`."""
         outcome = run(task_json, attempt, self._place, _SlotReporter(self, task, attempt))
+        if outcome.failure is not None:
+            self._hand_over()  # the next attempt may be another machine's
         return Ran(outcome, self.reports())
 
     def reports(self) -> tuple[Progress, ...]:
@@ -54,9 +62,24 @@ class Slot:
     def keep(self, progress: Progress) -> None:
         """Queue a report. One that only moves the numbers on takes the place of the one before it."""
         with self._lock:
+            if self._notes and not progress.note:
+                progress = replace(progress, note=self._notes.pop(0))
             if self._reports and not lasting(self._reports[-1], progress):
                 self._reports.pop()
             self._reports.append(progress)
+
+    def tell(self, note: str) -> None:
+        """Keep a sentence about this machine for the next report of whatever task runs here."""
+        with self._lock:
+            self._notes.append(note)
+
+    def _hand_over(self) -> None:
+        """Let a thread hand over this machine's backlog, unless one does: it ends with the process, or before."""
+        if self._backlog is None or not self._backlog.is_alive():
+            place = self._place
+            body = partial(hand_over_backlog, place.open_tier(), place.open_store, place.upload_share, self.tell)
+            self._backlog = threading.Thread(target=body, name="backlog", daemon=True)
+            self._backlog.start()
 
     def stopped(self, task: str, attempt: int) -> bool:
         return (task, attempt) in self._stops

@@ -5,6 +5,7 @@ It has the same keys and the same protocol, so a commit that landed here needs n
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,7 +13,7 @@ from filelock import FileLock
 from shared_store import layout
 from shared_store.backend import Paced, Sleep
 from shared_store.commits import read_commit
-from shared_store.errors import MissingBlobError
+from shared_store.errors import DamagedRecordError, MissingBlobError
 from shared_store.local import LocalBackend
 from shared_store.records import Commit, sha256
 from shared_store.store import Store
@@ -33,11 +34,12 @@ def lock_of(tier: Store, name: str) -> FileLock:
 
 def forget(tier: Store, task: str) -> None:
     """Remove a task's commits and their blobs from this machine."""
-    number = 1
-    while (commit := read_commit(tier, task, number)) is not None:
-        for digest in commit.blobs.values():
-            tier.delete_blob(digest)
-        number += 1
+    with contextlib.suppress(DamagedRecordError):  # what it names is swept one day
+        number = 1
+        while (commit := read_commit(tier, task, number)) is not None:
+            for digest in commit.blobs.values():
+                tier.delete_blob(digest)
+            number += 1
     discard(tier, task)
 
 
@@ -54,17 +56,27 @@ def send(tier: Store, commit: Commit, store: Store, share: float, sleep: Sleep) 
     """
     brought = set()
     for digest in commit.blobs.values():
-        path = tier.blob_path(digest)
-        assert path is not None, "a tier lies on this machine"
+        here, there = _size(tier, digest), store.blob_size(digest)
         try:
-            there = store.blob_size(digest)
-            if there != path.stat().st_size:
-                store.put_named_blob(digest, Paced(path, share, sleep=sleep))
+            if here is not None and here != there:
+                store.put_named_blob(digest, Paced(_path(tier, digest), share, sleep=sleep))
                 brought.add(digest)
-        except FileNotFoundError as error:
-            if not there:
-                mend = "nothing: the commits before it stand, and a newer one follows"
-                raise MissingBlobError(
-                    "a commit's blob is gone from this machine", where=str(path), mend=mend
-                ) from error
+            elif here is None and not there:
+                raise FileNotFoundError
+        except FileNotFoundError as error:  # an older attempt here, which still lives, may have let go of it
+            what, mend = "a commit's blob is gone from this machine", "nothing: the commits before it stand"
+            raise MissingBlobError(what, where=f"{tier.url}: {layout.blob(digest)}", mend=mend) from error
     return brought
+
+
+def _size(tier: Store, digest: str) -> int | None:
+    try:
+        return _path(tier, digest).stat().st_size
+    except OSError:  # not here, or not to be had: the store's copy counts
+        return None
+
+
+def _path(tier: Store, digest: str) -> Path:
+    path = tier.blob_path(digest)
+    assert path is not None, "a tier lies on this machine"
+    return path
