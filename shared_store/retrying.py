@@ -14,6 +14,7 @@ from shared_store.errors import StoreDownError, StoreRefusedError
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 60.0
+FIRST_PATIENCE_SECONDS = 10.0
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.25, 15.0
 
 
@@ -23,6 +24,8 @@ class Retrying:
     Waits double up to 15 seconds, each drawn between half of itself and the whole ("equal jitter": Brooker,
     "Exponential Backoff And Jitter", 2015), so that a fleet does not come back all at once. A refusal is tried once
     more on a new connection, with credentials read anew. Reading goes on from where it was cut off.
+
+    Patience is `first_patience_seconds` until the first answer: a store that never answered may well be misspelt.
     """
 
     def __init__(
@@ -30,12 +33,14 @@ class Retrying:
         backend: Backend,
         patience_seconds: float = PATIENCE_SECONDS,
         *,
+        first_patience_seconds: float = FIRST_PATIENCE_SECONDS,
         clock: Clock = time.monotonic,
         sleep: Sleep = time.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.inner, self.url = backend, backend.url
-        self._patience, self._clock, self._sleep, self._draw = patience_seconds, clock, sleep, draw
+        self._patience, self._clock, self._sleep, self._draw = first_patience_seconds, clock, sleep, draw
+        self._known_patience = patience_seconds
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         return self._patiently(lambda: self.inner.put_if_absent(key, data))
@@ -72,7 +77,9 @@ class Retrying:
         trial = _Trial(self._patience, self._clock, self._draw)
         while True:
             try:
-                return act()
+                found = act()
+                self._patience = self._known_patience
+                return found
             except (StoreDownError, StoreRefusedError) as error:
                 self._open_anew(trial.seconds_after(error))
 

@@ -23,7 +23,9 @@ DOWN, LOST, REFUSED = Fault.ERROR_BEFORE, Fault.ERROR_AFTER, Fault.REFUSED
 class Trying:
     """A backend in memory that meets `faults` in turn, tried by a Retrying whose waits pass on a clock of its own."""
 
-    def __init__(self, *faults: Fault, patience_seconds: float = 60.0, draw: float = 1.0) -> None:
+    def __init__(
+        self, *faults: Fault, patience_seconds: float = 60.0, first_seconds: float | None = None, draw: float = 1.0
+    ) -> None:
         self.memory = MemoryBackend(part_bytes=4)
         self.memory.publish(KEY, Content(TEXT))
         self.calls: list[tuple[str, str]] = []
@@ -31,7 +33,12 @@ class Trying:
         self.now, self.waits = 0.0, list[float]()
         self.faulty = FaultyBackend(self.memory, self.choose)
         self.retrying = Retrying(
-            self.faulty, patience_seconds, clock=lambda: self.now, sleep=self.sleep, draw=lambda: draw
+            self.faulty,
+            patience_seconds,
+            first_patience_seconds=patience_seconds if first_seconds is None else first_seconds,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+            draw=lambda: draw,
         )
 
     def choose(self, action: str, key: str) -> Fault:
@@ -71,6 +78,19 @@ def test_waits_double_up_to_a_longest_one() -> None:
     trying = Trying(*[DOWN] * 9, patience_seconds=1e9)
     trying.retrying.size(KEY)
     assert trying.waits == [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15]
+
+
+def test_patience_is_short_with_a_store_that_never_answered() -> None:
+    trying = Trying(*[DOWN] * 99, first_seconds=10.0)
+    with pytest.raises(StoreDownError):
+        trying.retrying.size(KEY)
+    assert trying.now < 20
+    trying.faults = []
+    trying.retrying.size(KEY)
+    trying.faults, before = [DOWN] * 99, trying.now
+    with pytest.raises(StoreDownError):
+        trying.retrying.size(KEY)
+    assert trying.now - before >= 60
 
 
 def test_each_wait_is_drawn_between_its_half_and_its_whole() -> None:
