@@ -56,7 +56,7 @@ def judge(task: Task, history: Sequence[Ended], budgets: Budgets) -> Verdict:
     assert failure is not None, f"{task.name}: nothing to judge, attempt {last.outcome.attempt} is done"
     if failure is Failure.LOST:
         return _unless_barren(task, history, budgets.barren_losses)
-    if last.outcome.transient:
+    if failure is Failure.STORE and last.outcome.transient:
         return _unless_barren(task, history, budgets.outages)
     same = sum(ended.outcome.failure is failure for ended in history)
     if failure is Failure.STOPPED or (failure is Failure.NAN and same < budgets.nans):

@@ -170,7 +170,7 @@ def _ending(entry: Entry, outcome: Outcome) -> str:
     if outcome.failure is None:
         return f"{name}: done in {duration(outcome.seconds)}"
     if outcome.failure is Failure.STOPPED:
-        return f"{name}: stopped, its last step is committed"
+        return f"{name}: {outcome.what if outcome.transient else 'stopped, its last step is committed'}"
     return f"{name}: {outcome.failure}. {outcome.what} {outcome.where}".rstrip()
 
 

@@ -7,7 +7,6 @@ an attempt goes on from whichever is further, here or there.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -15,21 +14,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from filelock import Timeout
 from torch import Tensor
 
 from shared_store.backend import Clock
 from shared_store.store import Store
 from workers.chain import Chain, LostRaceError, Position, position
 from workers.landings import Landings, Snapshot
-from workers.resume import Mark, Reading, Resumed
+from workers.resume import Reading, Resumed
 from workers.staging import Staging, size_of
 from workers.state_file import flatten
-from workers.tier import lock_of
 from workers.trouble import Waits, growing_waits
 from workers.uploads import Landed, Logs, Uploads
+from workers.work import Work
 
-SETTLE_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
+"""How long an attempt that stops or fails waits for disks that take nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,47 +40,37 @@ class News:
 
 
 class Checkpoints:
-    """One attempt's commits, in `tier` on this machine and in the `store` that all share. A context manager."""
+    """One attempt's commits, in `tier` on this machine and in the store that all share. A context manager."""
 
     def __init__(
         self,
-        store: Store,
+        work: Work,
         tier: Store,
-        mark: Mark,
-        upload_share: float,
         *,
-        pinned: bool = False,
         clock: Clock = time.monotonic,
+        patience_seconds: float = PATIENCE_SECONDS,
         waits: Waits = growing_waits,
     ) -> None:
-        """`clock` measures landings. `pinned`: states come from a card."""
-        self._tier, self._mark, self._clock = tier, mark, clock
+        """`clock` measures landings; `patience_seconds` bounds each waiting."""
+        self._work, self._clock, self._patience_seconds = work, clock, patience_seconds
         self._notes: deque[str] = deque()
-        self._reading = Reading(store, tier, mark, self._notes.append)
-        self._local, self._shared = Chain(tier, mark.task), Chain(store, mark.task)
-        self._pool = ThreadPoolExecutor(3, "checkpoints")
-        self._staging = Staging(self._pool, pinned)
         tell = self._notes.append
-        self._uploads = Uploads(self._local, self._shared, upload_share, tell, waits)
-        self._landings = Landings(self._local, self._uploads, self._staging, mark, clock=clock, tell=tell, waits=waits)
+        self._reading = Reading(work, tier, tell)
+        self._local, self._shared = Chain(tier, work.task), Chain(work.store, work.task)
+        self._pool = ThreadPoolExecutor(3, "checkpoints")
+        self._staging = Staging(self._pool, pinned=work.device != "cpu")
+        self._uploads = Uploads(self._local, self._shared, work.upload_share, tell, waits)
+        self._landings = Landings(self._local, self._uploads, self._staging, work, clock=clock, tell=tell, waits=waits)
         self._threads: list[Future[None]] = []
         self._told_commit = 0
         self._settled = False
-        self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> Checkpoints:
-        """Let nobody else on this machine offer the task's commits. An older attempt that still lives does no harm."""
-        try:
-            self._lock.enter_context(lock_of(self._tier, self._mark.task).acquire(blocking=False))
-        except Timeout:
-            self._notes.append("an older attempt is still at work on this machine")
-        except OSError as error:
-            self._notes.append(f"nothing can be kept on this machine: {error}")
         return self
 
     def __exit__(self, _kind: object, error: object, _trace: object) -> None:
         if isinstance(error, Exception) and not self._settled:  # another machine may be the one to go on
-            self.settle(SETTLE_SECONDS)
+            self.settle()
         self._end()
         if error is None:
             self._raise_failures()
@@ -104,7 +93,7 @@ class Checkpoints:
 
     def best(self) -> dict[str, Tensor]:
         """The best weights of the newest snapshot. DamagedStateError when they cannot be trusted."""
-        assert self._landings.best is not None, f"{self._mark.task}: no best weights were committed"
+        assert self._landings.best is not None, f"{self._work.task}: no best weights were committed"
         return self._reading.weights(self._landings.best)
 
     # keeping what is done
@@ -119,17 +108,18 @@ class Checkpoints:
         at: Position,
         best: tuple[str, ...] | None = None,
         logs: Logs | None = None,
-        patience_seconds: float = 0.0,
+        must: bool = False,
     ) -> bool:
         """Take a snapshot of `state`, to become the next commit. `best`: where in it the best weights lie, when new.
 
-        Returns at once, however slow the disks are: False, and nothing is taken, when a snapshot with the best weights
-        still waits to be written after `patience_seconds`.
+        Returns at once, however slow the disks are: False, and nothing is taken, while a snapshot with the best weights
+        waits to be written; if it `must` be taken, that is waited for.
         """
         self._raise_failures()
         self._settled = False
         taken_at = self._clock()
         tree, tensors = flatten(state)
+        patience_seconds = self._patience_seconds if must else 0.0
         buffer = self._landings.buffer(size_of(tensors), best is not None, patience_seconds)
         if buffer is None:
             return False
@@ -147,7 +137,7 @@ class Checkpoints:
     def news(self) -> News:
         """What became known since the last call."""
         newest, commit = self._shared.newest, None
-        if newest is not None and newest.nonce == self._mark.nonce and newest.number > self._told_commit:
+        if newest is not None and newest.nonce == self._work.nonce and newest.number > self._told_commit:
             commit = self._told_commit = newest.number
         return News([self._notes.popleft() for _ in range(len(self._notes))], commit)
 
@@ -161,9 +151,9 @@ class Checkpoints:
         """Whether a snapshot waits for the one before it to be written."""
         return self._landings.is_behind
 
-    def land(self, seconds: float = SETTLE_SECONDS) -> None:
-        """Wait until every snapshot is a commit. StoreError when after `seconds` neither tier takes them."""
-        while self._threads and not self._landings.settle(seconds):
+    def land(self) -> None:
+        """Wait until every snapshot is a commit. StoreError when neither tier takes them for all our patience."""
+        while self._threads and not self._landings.settle(self._patience_seconds):
             self._raise_failures()
             if self._landings.error is not None:
                 raise self._landings.error
@@ -178,9 +168,9 @@ class Checkpoints:
         """The number of the store's newest commit, 0 before the first."""
         return 0 if self._shared.newest is None else self._shared.newest.number
 
-    def settle(self, seconds: float) -> bool:
-        """Bring all that was committed into the store at full speed; whether that succeeded within `seconds`."""
-        self._settled = True
+    def settle(self) -> bool:
+        """Bring all that was committed into the store at full speed; whether our patience was enough for it."""
+        self._settled, seconds = True, self._patience_seconds
         return not self._threads or (self._landings.settle(seconds) and self._uploads.settle(seconds))
 
     def close(self) -> None:
@@ -201,4 +191,3 @@ class Checkpoints:
         self._landings.close()
         self._uploads.close()
         self._pool.shutdown()
-        self._lock.close()

@@ -17,10 +17,10 @@ from shared_store.errors import StoreError
 from shared_store.records import Commit
 from shared_store.store import Store
 from workers.chain import Chain, LostRaceError, Position
-from workers.resume import Mark
 from workers.staging import Buffer, Staged, Staging
 from workers.trouble import Tell, Trouble, Waits
 from workers.uploads import Landed, Logs, Uploads
+from workers.work import Work
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Landings:
         local: Chain,
         uploads: Uploads,
         staging: Staging,
-        mark: Mark,
+        work: Work,
         *,
         clock: Clock,
         tell: Tell,
         waits: Waits,
     ) -> None:
-        self._local, self._uploads, self._staging, self._mark, self._clock = local, uploads, staging, mark, clock
+        self._local, self._uploads, self._staging, self._work, self._clock = local, uploads, staging, work, clock
         self.best: str | None = None  # digest of the best weights of the newest snapshot that landed
         self.seconds = 0.0  # that the newest landing took, from the snapshot on
         self.at: Position = (-1, -1)  # of the newest snapshot that landed
@@ -180,18 +180,18 @@ class Landings:
 
     def _put(self, store: Store, snapshot: Snapshot, brought: set[str]) -> dict[str, str]:
         """The blobs of a snapshot, kept in `store`, by their names in the commit. New best weights become the best."""
-        mark, (epoch, step) = self._mark, snapshot.at
-        about: dict[str, Any] = {"task": mark.task, "nonce": mark.nonce, "epoch": epoch, "step": step}
+        work, (epoch, step) = self._work, snapshot.at
+        about: dict[str, Any] = {"task": work.task, "nonce": work.nonce, "epoch": epoch, "step": step}
         blobs = {"state": store.put_blob(snapshot.staged.content(about))}
         brought.add(blobs["state"])
         best = self.best
         if snapshot.best is not None:
-            about = {"task": mark.task, "nonce": mark.nonce, "best_epoch": epoch}
+            about = {"task": work.task, "nonce": work.nonce, "best_epoch": epoch}
             best = store.put_blob(snapshot.staged.content(about, snapshot.best))
             brought.add(best)
         self.best = best
         return blobs | ({} if best is None else {"best": best})
 
     def _draft(self, snapshot: Snapshot, blobs: Mapping[str, str]) -> Commit:
-        mark, (epoch, step) = self._mark, snapshot.at
-        return Commit(mark.task, 1, None, mark.spec, mark.attempt, mark.nonce, epoch, step, blobs)
+        work, (epoch, step) = self._work, snapshot.at
+        return Commit(work.task, 1, None, work.spec, work.attempt, work.nonce, epoch, step, blobs)

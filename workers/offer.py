@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from filelock import Timeout
 
@@ -26,7 +25,7 @@ from workers.chain import Chain, LostRaceError, position
 from workers.tier import discard, forget, lock_of, send
 from workers.trouble import Tell, Trouble, Waits, growing_waits
 
-_FIRST_SECONDS = 60.0  # an attempt that begins here offers its own task's commits itself
+FIRST_SECONDS = 5.0  # an attempt that begins here takes its task's commits to itself
 _GRACE_SECONDS = 24 * 3600.0  # what a kill left half written is not somebody's work any more
 _BACKLOG = "backlog"
 
@@ -37,6 +36,7 @@ def hand_over_backlog(
     share: float,
     tell: Tell,
     *,
+    first_seconds: float = FIRST_SECONDS,
     waits: Waits = growing_waits,
     sleep: Sleep = time.sleep,
 ) -> None:
@@ -46,7 +46,7 @@ def hand_over_backlog(
     """
     if not any(_tasks(tier)):
         return
-    sleep(_FIRST_SECONDS)
+    sleep(first_seconds)
     trouble = Trouble("what this machine has to hand over waits", "the store takes commits again", tell, waits)
     with contextlib.suppress(Timeout), lock_of(tier, _BACKLOG).acquire(blocking=False):
         while True:
@@ -100,7 +100,7 @@ class _Backlog:
         place = f"epoch {commit.epoch}, step {commit.step}"
         self.tell(f"{socket.gethostname()} hands over what it has of {task}: {place}")
         try:
-            shared.add(commit, partial(send, self.tier, commit, self.store, self.share, self.sleep))
+            shared.add(commit, lambda: set(send(self.tier, commit, self.store, self.share, self.sleep)))
         except LostRaceError:  # another attempt came as far meanwhile
             forget(self.tier, task)
 

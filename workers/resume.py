@@ -16,16 +16,7 @@ from workers.chain import Chain, position
 from workers.state_file import DamagedStateError, unpack
 from workers.tier import discard
 from workers.trouble import Tell
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Whose commits an attempt makes: the task by its id, its whole hash, the attempt and its own nonce."""
-
-    task: str
-    spec: str
-    attempt: int
-    nonce: str
+from workers.work import Work
 
 
 @dataclass(frozen=True)
@@ -45,8 +36,8 @@ class Resumed:
 class Reading:
     """Reads commits of one task with all their blobs. What was wrong on the way is told."""
 
-    def __init__(self, store: Store, tier: Store, mark: Mark, tell: Tell) -> None:
-        self._store, self._tier, self._mark, self._tell = store, tier, mark, tell
+    def __init__(self, work: Work, tier: Store, tell: Tell) -> None:
+        self._work, self._store, self._tier, self._tell = work, work.store, tier, tell
 
     def furthest(self, local: Chain, shared: Chain) -> Resumed | None:
         """The furthest state of both chains that can be trusted, or None: begin anew.
@@ -57,7 +48,7 @@ class Reading:
             newest = shared.look()
             found = self._furthest_loadable(local, self._look_here(local), shared, newest)
             # A rival may have removed the blobs while they were read: then it has committed since.
-            if found is not None or last_commit(self._store, self._mark.task) == newest:
+            if found is not None or last_commit(self._store, self._work.task) == newest:
                 return found
 
     def weights(self, digest: str) -> dict[str, Tensor]:
@@ -71,7 +62,7 @@ class Reading:
             return local.look()
         except DamagedRecordError as error:
             self._tell(f"commits on this machine are given up: {error.what} ({error.where})")
-            discard(self._tier, self._mark.task)
+            discard(self._tier, self._work.task)
         except StoreError as error:
             self._tell(f"commits on this machine cannot be read: {error.what} ({error.where})")
         return None
@@ -104,7 +95,7 @@ class Reading:
         return None
 
     def _loaded(self, commit: Commit) -> dict[str, Any]:
-        if commit.spec != self._mark.spec:
+        if commit.spec != self._work.spec:
             raise DamagedStateError("it belongs to another payload")
         state, about = unpack(self._blob(commit.blobs["state"]))
         of = (about.get("task"), about.get("nonce"), about.get("epoch"), about.get("step"))

@@ -5,6 +5,7 @@ Executors are imported when their kind of task comes: a machine that only predic
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import logging
@@ -13,10 +14,12 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import Timeout
 
 from shared_store.cache import Cache
 from shared_store.commits import put_result, read_result
@@ -36,7 +39,7 @@ from workers.tasks import (
     spec_hash,
     task_id,
 )
-from workers.tier import forget, open_tier
+from workers.tier import forget, lock_of, open_tier
 from workers.work import Work
 
 log = logging.getLogger(__name__)
@@ -73,13 +76,26 @@ def run(task_json: Mapping[str, Any], attempt: int, place: Place, reporter: Repo
         work = Work(name, spec, attempt, nonce, store, cache, reporter, place.device, place.threads, share)
         return _execute(task, work, tier)
 
-    outcome = guarded(task, attempt, place.open_store, execute)
-    if outcome.failure is None:
-        try:
-            forget(tier, outcome.task)
-        except StoreError as error:  # it is tried again when the next slot begins on this machine
-            log.warning("what lies on this machine of %s stays: %s", outcome.task, error)
+    with _held(tier, task):
+        outcome = guarded(task, attempt, place.open_store, execute)
+        if outcome.failure is None:
+            try:
+                forget(tier, outcome.task)
+            except StoreError as error:  # it is tried again when the next slot begins on this machine
+                log.warning("what lies on this machine of %s stays: %s", outcome.task, error)
     return outcome
+
+
+@contextlib.contextmanager
+def _held(tier: Store, task: Task) -> Iterator[None]:
+    """Meanwhile nobody else on this machine offers the fold's commits: its own attempt does."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(task, TrainTask):
+            try:
+                stack.enter_context(lock_of(tier, task_id(task)).acquire(blocking=False))
+            except (Timeout, OSError) as error:  # an older attempt lives on here, or nothing can be kept: no harm
+                log.warning("%s is not held on this machine: %s", task.name, error)
+        yield
 
 
 def guarded(task: Task, attempt: int, opens: Callable[[], Store], execute: Callable[[Store, str], Result]) -> Outcome:
@@ -105,7 +121,9 @@ def guarded(task: Task, attempt: int, opens: Callable[[], Store], execute: Calla
         log.exception("%s, attempt %d ended: %s", task.name, attempt, kind)
         text = str(error).strip()
         what = f"{type(error).__name__}: {text}" if kind is Failure.CRASHED else text or type(error).__name__
-        return outcome(kind, what, _where(error), mend, traceback.format_exc())
+        return dataclasses.replace(
+            outcome(kind, what, _where(error), mend, traceback.format_exc()), transient=_is_not_stored(error)
+        )
 
 
 def _execute(task: Task, work: Work, tier: Store) -> Result:
@@ -140,6 +158,12 @@ def _classify(error: Exception) -> tuple[Failure, str]:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Failure.STORE, "free some space on that disk, then give the same command again"
     return (Failure.OUT_OF_MEMORY if _is_out_of_memory(error) else Failure.CRASHED), ""
+
+
+def _is_not_stored(error: Exception) -> bool:
+    """Whether a fold stopped on this machine's own disk alone."""
+    training = sys.modules.get("workers.train")
+    return training is not None and isinstance(error, training.StoppedError) and error.commit is None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -184,7 +184,7 @@ class Outcome:
     mend: str = ""
     traceback: str = ""
     seconds: float = 0.0
-    transient: bool = False  # the store was down or full: the same attempt may work later
+    transient: bool = False  # the store was down or full, which may pass
 
 
 class Reporter(Protocol):

@@ -6,6 +6,7 @@ It has the same keys and the same protocol, so a commit that landed here needs n
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
@@ -49,24 +50,22 @@ def discard(tier: Store, task: str) -> None:
         tier.backend.delete(entry.key)
 
 
-def send(tier: Store, commit: Commit, store: Store, share: float, sleep: Sleep) -> set[str]:
-    """Bring a local commit's blobs into `store` at `share` of the link, and say which were not there yet.
+def send(tier: Store, commit: Commit, store: Store, share: float, sleep: Sleep) -> Iterator[str]:
+    """Bring a local commit's blobs into `store` at `share` of the link, one by one; those that were not there yet.
 
     `sleep` keeps the pace. MissingBlobError when a blob lies in neither.
     """
-    brought = set()
     for digest in commit.blobs.values():
         here, there = _size(tier, digest), store.blob_size(digest)
         try:
             if here is not None and here != there:
                 store.put_named_blob(digest, Paced(_path(tier, digest), share, sleep=sleep))
-                brought.add(digest)
+                yield digest
             elif here is None and not there:
                 raise FileNotFoundError
         except FileNotFoundError as error:  # an older attempt here, which still lives, may have let go of it
             what, mend = "a commit's blob is gone from this machine", "nothing: the commits before it stand"
             raise MissingBlobError(what, where=f"{tier.url}: {layout.blob(digest)}", mend=mend) from error
-    return brought
 
 
 def _size(tier: Store, digest: str) -> int | None:

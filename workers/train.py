@@ -25,7 +25,7 @@ from shared_store.tables import Predictions
 from workers.beginning import begin
 from workers.cadence import Cadence
 from workers.chain import LostRaceError
-from workers.checkpoint import SETTLE_SECONDS, Checkpoints
+from workers.checkpoint import PATIENCE_SECONDS, Checkpoints
 from workers.fold_data import open_fold
 from workers.fold_result import Trained, keep_result
 from workers.loop import NanLossError, logits_of
@@ -34,7 +34,6 @@ from workers.model import load_state
 from workers.optimize import learning_rate
 from workers.recipe import Recipe
 from workers.repeatable import repeatable
-from workers.resume import Mark
 from workers.story import Pace
 from workers.tasks import Progress, TrainTask
 from workers.tier import open_tier
@@ -60,16 +59,23 @@ class StoppedError(Exception):
         return f"stopped at epoch {self.epoch}, step {self.step}; {self.kept}"
 
 
-def train_fold(task: TrainTask, work: Work, clock: Clock = time.monotonic, tier: Store | None = None) -> Result:
+def train_fold(
+    task: TrainTask,
+    work: Work,
+    clock: Clock = time.monotonic,
+    tier: Store | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Result:
     """Do one attempt at a fold: its Result, with all its blobs in the store.
 
-    `tier`: where commits lie on this machine, by default below its cache. Raises StoppedError after the last commit
+    `tier`: where commits lie on this machine, by default below its cache. `patience_seconds`: how long a stop, or a
+    failure, waits for the store to take the last of them. Raises StoppedError after the last commit
     when asked to stop; NanLossError; UserError for what the person can mend (StoreError when the store takes no result:
     what was committed stands, here or there); torch.OutOfMemoryError.
     """
     tier = tier or open_tier(work.cache.folder, work.store.url)
     with repeatable(work.device, work.threads):
-        fold = _Fold(task, work, clock, tier)
+        fold = _Fold(task, work, clock, tier, patience_seconds)
         with contextlib.closing(fold.data.snapshot):
             return fold.run()
 
@@ -77,8 +83,9 @@ def train_fold(task: TrainTask, work: Work, clock: Clock = time.monotonic, tier:
 class _Fold:
     """One attempt at one fold."""
 
-    def __init__(self, task: TrainTask, work: Work, clock: Clock, tier: Store) -> None:
+    def __init__(self, task: TrainTask, work: Work, clock: Clock, tier: Store, patience_seconds: float) -> None:
         self.task, self.work, self.clock, self.tier = task, work, clock, tier
+        self.patience_seconds = patience_seconds
         self.recipe = Recipe.model_validate(task.recipe)
         self.threads = 0 if work.device == "cpu" else max(_DECODERS_FOR_A_CARD, work.threads)
         self.data = open_fold(task, work, self.recipe, self.threads)
@@ -87,11 +94,11 @@ class _Fold:
         self.notes: list[str] = []  # for the log, once there is one
 
     def run(self) -> Result:
-        mark = Mark(self.work.task, self.work.spec, self.work.attempt, self.work.nonce)
-        share, pinned = self.work.upload_share, self.work.device != "cpu"
         while True:
-            checkpoints = Checkpoints(self.work.store, self.tier, mark, share, pinned=pinned, clock=self.clock)
-            with checkpoints as self.checkpoints:
+            self.checkpoints = Checkpoints(
+                self.work, self.tier, clock=self.clock, patience_seconds=self.patience_seconds
+            )
+            with self.checkpoints:
                 try:
                     self.resume()
                     while not self.story.is_finished(self.recipe.epochs, self.recipe.patience):
@@ -153,8 +160,8 @@ class _Fold:
     def stop(self) -> None:
         """Commit the last step, see it into the store if that answers, and raise StoppedError."""
         self.learner.check()
-        self.commit(patience_seconds=SETTLE_SECONDS)
-        stored = self.checkpoints.settle(SETTLE_SECONDS)
+        self.commit(must=True)
+        stored = self.checkpoints.settle()
         self.checkpoints.close()
         self.tell()
         if stored:
@@ -181,10 +188,10 @@ class _Fold:
         """What people read of the fold, by file name."""
         return {"metrics.csv": self.story.metrics_csv(), "train.log": self.story.log_text()}
 
-    def commit(self, *, best: bool = False, patience_seconds: float = 0.0) -> None:
+    def commit(self, *, best: bool = False, must: bool = False) -> None:
         """Commit where the fold stands, with what people read of it. `best`: its weights are the best so far."""
         now, where = self.clock(), ("learner", "model") if best else None
-        if self.checkpoints.commit(self.state(), self.position(), where, self.logs(), patience_seconds):
+        if self.checkpoints.commit(self.state(), self.position(), where, self.logs(), must):
             self.cadence.snapshot_at = now
 
     def tell(self) -> None:

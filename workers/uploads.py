@@ -134,7 +134,16 @@ class Uploads:
         publish_logs(self.store, self._shared.task, landed.logs)
 
     def _send(self, commit: Commit) -> set[str]:
-        return send(self._local.store, commit, self.store, self._share, self._keep_pace)
+        brought = set[str]()
+        try:
+            for digest in send(self._local.store, commit, self.store, self._share, self._keep_pace):
+                brought.add(digest)
+        except _AbandonedError:
+            named = set() if self._shared.newest is None else set(self._shared.newest.blobs.values())
+            for digest in brought - named:
+                self.store.delete_blob(digest)
+            raise
+        return brought
 
     def _keep_pace(self, seconds: float) -> None:
         self._hurry.wait(seconds)
