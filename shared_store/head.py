@@ -53,8 +53,10 @@ def open_head(url: str) -> Backend:
     if not ray.is_initialized() and "RAY_RAYLET_PID" in os.environ:
         mend = "give --fleet.address auto"
         raise StoreError("this command runs in a Ray cluster and is not connected to it", where=url, mend=mend)
-    if ray.is_initialized() and not _at_the_head():
-        return HeadBackend(root)
+    if ray.is_initialized():
+        with _explained(url):
+            if not _at_the_head():
+                return HeadBackend(root)
     backend = LocalBackend(folder(root))
     backend.url = url  # it is told to other machines
     return backend

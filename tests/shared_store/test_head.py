@@ -18,7 +18,7 @@ import pytest
 import ray
 from careless import LooksThenWrites
 from finished_run import finished_run
-from head_store import Fake, RunningHead, running_head
+from head_store import Fake, RunningHead, open_files, peak_bytes, running_head
 from racing import check
 from ray.exceptions import RayTaskError
 from tiny_fold import tiny_task
@@ -55,15 +55,9 @@ def server() -> Any:
     return ray.get_actor("disks 1", namespace="foldfleet")
 
 
-def in_server(act: Any) -> Any:
+def in_server(act: Any, *arguments: object) -> Any:
     """What `act` returns in the actor's process."""
-    return ray.get(server().__ray_call__.remote(lambda _server: act()), timeout=60)
-
-
-def peak_bytes() -> int:
-    """The most memory that this process ever had, what it shares with Ray's object store included."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+    return ray.get(server().__ray_call__.remote(lambda _server: act(*arguments)), timeout=60)
 
 
 def test_at_the_head_it_is_a_folder_and_elsewhere_the_same_through_an_actor(head: RunningHead) -> None:
@@ -166,21 +160,12 @@ def test_a_writer_that_breaks_off_leaves_nothing_open(head: RunningHead) -> None
     parts = store.backend.parts(KEY)
     assert parts is not None
     next(parts)
-    parts.close()  # type: ignore[attr-defined]
+    parts.close()
     deadline = time.monotonic() + 30
-    while in_server(open_below_folder) and time.monotonic() < deadline:
+    while in_server(open_files, "/broken/") and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert in_server(open_below_folder) == []
+    assert in_server(open_files, "/broken/") == []
     assert list(store.backend.leftovers()) == []
-
-
-def open_below_folder() -> list[str]:
-    """The store's files that this process has open."""
-    names = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            names.append(str(descriptor.readlink()))
-    return [name for name in names if "/broken/" in name]
 
 
 @pytest.fixture
@@ -269,7 +254,7 @@ def test_a_fold_on_another_machine_keeps_its_result_on_the_heads_disk(head: Runn
     deadline = time.monotonic() + 120
     while not ends and time.monotonic() < deadline:
         ends = [fact for fact in fleet.poll() if isinstance(fact, TaskEnded)]
-    assert [end.outcome.failure for end in ends] == [None]
+    assert [end.outcome.failure for end in ends] == [None], ends
     assert read_result(store, task_id(task)) is not None
     assert ray.get_actor(f"committer 1 {url}", namespace="foldfleet") is not None
     fleet.close()
