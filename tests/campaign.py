@@ -33,6 +33,7 @@ from shared_store.commits import last_commit, read_result
 from shared_store.records import Result
 from shared_store.store import Store, open_store
 from shared_store.sweep import find_needless, remove
+from workers.offer import hand_over_backlog
 from workers.tasks import TrainTask, task_id, to_json
 from workers.tier import lock_of, open_tier
 from workers.train import train_fold
@@ -46,7 +47,7 @@ MEASURED = {"seconds", "images_per_second", "ms_per_image", "memory_mb"}
 LONGEST_ATTEMPT_SECONDS = 60.0
 
 
-def nothing(_done: int, _in_all: int) -> None:
+def nothing(*_news: object) -> None:
     """A progress that nobody wants to see."""
 
 
@@ -176,8 +177,9 @@ class Campaign:
             result = read_result(store, task_id(task))
             assert result is not None
             assert repeated(store, result) == self.expected[result.task], f"{task.name} did not end as if left alone"
+        for where in places:
+            self._nothing_is_left_on(where)
         self._look_after(store)
-        self._nobody_is_left(places)
         store.backend.close()
 
     def _fold(self, store: Store, task: TrainTask, writers: list[Writer], enough: int) -> None:
@@ -211,14 +213,16 @@ class Campaign:
         named = {digest for result in results if result is not None for digest in result.blobs.values()}
         assert named <= there
 
-    def _nobody_is_left(self, places: list[Place]) -> None:
-        """No process lives, and none that a killed one made holds what it held."""
+    def _nothing_is_left_on(self, place: Place) -> None:
+        """No process lives, none that a killed one made holds what it held, and the next worker here tidies up."""
         assert not multiprocessing.active_children()
-        for place in places:
-            tier = open_tier(Path(place.cache_folder), place.store_url)
-            for task in self.expected:
-                with lock_of(tier, task).acquire(blocking=False):
-                    pass
+        tier = open_tier(Path(place.cache_folder), place.store_url)
+        for task in self.expected:
+            with lock_of(tier, task).acquire(blocking=False):
+                pass
+        hand_over_backlog(tier, lambda: open_store(place.store_url), 1.0, nothing, first_seconds=0.0)
+        remove(tier, find_needless(tier, 0.0, nothing).goes, lambda: True, nothing)
+        assert not [*tier.list("commits/"), *tier.list("blobs/"), *tier.list("incoming/"), *tier.backend.leftovers()]
 
     def report(self) -> str:
         """One line per kind of kill."""
