@@ -148,6 +148,18 @@ class StoppingReporter(RecordingReporter):
         return self.left == 0
 
 
+class StepsReporter(RecordingReporter):
+    """Counts the attempt's steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def stop_requested(self) -> bool:
+        self.steps += 1
+        return False
+
+
 class WaitingReporter(RecordingReporter):
     """Holds the training up after its `step`-th step until `happened`, and a moment longer."""
 

@@ -178,6 +178,7 @@ class _Fold:
         better = self.story.end_epoch(rate=rate, loss=tally.mean_loss, images=tally.images, metrics=metrics)
         self.checkpoints.check(self.position())
         self.commit(best=better and self.recipe.keep == "best")
+        self.report()
         self.tell()
 
     def state(self) -> dict[str, Any]:

@@ -82,6 +82,23 @@ def test_what_only_the_person_can_mend_is_given_up_at_once(failure: Failure) -> 
     assert [part in verdict.why for part in ("the disk is full", "/data", "free some space")] == [True] * 3
 
 
+def away(times: int, committed: bool = False) -> list[Ended]:
+    outcome = Outcome("t", 1, Failure.STORE, what="the store does not answer", mend="look after it", transient=True)
+    return [Ended(outcome, 100.0 * number, committed) for number in range(1, times + 1)]
+
+
+def test_a_store_that_is_away_is_waited_for_longer_and_longer_but_not_for_ever() -> None:
+    assert [judge(TASK, away(n), BUDGETS).not_before - 100.0 * n for n in (1, 2, 3)] == [1.0, 2.0, 4.0]
+    assert judge(TASK, away(BUDGETS.outages - 1), BUDGETS).again
+    verdict = judge(TASK, away(BUDGETS.outages), BUDGETS)
+    assert not verdict.again and "the store does not answer" in verdict.why and "look after it" in verdict.why
+
+
+def test_an_outage_is_over_with_a_new_commit_or_another_end() -> None:
+    assert judge(TASK, away(100, committed=True), BUDGETS).again
+    assert judge(TASK, [*away(BUDGETS.outages - 1), *ended(Failure.LOST), *away(1)], BUDGETS).again
+
+
 @given(st.integers(1, 512), st.none() | st.integers(1, 512))
 def test_a_smaller_micro_batch_divides_the_batch(batch: int, micro: int | None) -> None:
     smaller = smaller_micro_batch(batch, micro)

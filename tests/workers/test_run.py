@@ -15,11 +15,12 @@ from support import RecordingReporter
 from tiny_fold import tiny_task
 
 from shared_store.commits import last_commit, put_result, read_result
-from shared_store.errors import StoreError, UserError
+from shared_store.errors import StoreDownError, StoreError, StoreFullError, UserError
 from shared_store.records import Result, canonical_json
 from shared_store.store import Store, open_store
 from workers.run import Place, guarded, run
 from workers.tasks import Failure, Outcome, SearchTask, Task, spec_hash, task_id, to_json
+from workers.tier import open_tier
 from workers.train import NanLossError, StoppedError
 
 TASK = SearchTask("search/ensemble", "0" * 64, ("cat", "dog"), ("teacher-0",), {})
@@ -86,6 +87,22 @@ def test_every_failure_has_its_kind(store: Store, error: Exception, failure: Fai
     assert read_result(store, task_id(TASK)) is None
 
 
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (StoreDownError("away", where="there", mend="wait"), True),
+        (StoreFullError("full", where="there", mend="free some"), True),
+        (StoreError("not writable", where="there", mend="choose another"), False),
+        (UserError("no such model", where="recipe.model", mend="choose another"), False),
+        (StoppedError(3, 0, 3), False),
+        (StoppedError(None, 0, 3, "this machine keeps it"), True),
+        (RuntimeError("shapes do not match"), False),
+    ],
+)
+def test_what_may_pass_is_told_from_what_will_not(store: Store, error: Exception, transient: bool) -> None:
+    assert guarded(TASK, 1, lambda: store, raising(error)).transient is transient
+
+
 def test_what_a_person_can_mend_keeps_its_three_parts(store: Store) -> None:
     error = UserError("no such model", where="recipe.model", mend="choose another")
     outcome = guarded(TASK, 1, lambda: store, raising(error))
@@ -132,6 +149,25 @@ def test_a_fold_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(store: S
     assert stopped.failure is Failure.STOPPED
     assert last_commit(store, task_id(task)) is not None
     assert through(task, store, tmp_path, RecordingReporter(), attempt=2).failure is None
+
+
+def test_a_fold_that_is_done_leaves_nothing_on_its_machine(store: Store, tmp_path: Path) -> None:
+    task = tiny_task(store, "teacher/fold0", epochs=2)
+    tier = open_tier(tmp_path / "cache", store.url)
+    assert through(task, store, tmp_path, RecordingReporter(stop_at_step=1)).failure is Failure.STOPPED
+    assert last_commit(tier, task_id(task)) is not None
+    assert through(task, store, tmp_path, RecordingReporter(), attempt=2).failure is None
+    assert tier.list("commits/") == tier.list("blobs/") == []
+
+
+def test_a_machine_that_can_keep_nothing_still_brings_its_fold_to_an_end(store: Store, tmp_path: Path) -> None:
+    task = tiny_task(store, "teacher/fold0")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "checkpoints").write_text("in the way")
+    reporter = RecordingReporter()
+    assert through(task, store, tmp_path, reporter).failure is None
+    assert last_commit(store, task_id(task)) is not None
 
 
 def test_an_unknown_model_is_the_persons_to_mend(store: Store, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from tiny_fold import tiny_task
 
+from shared_store.commits import last_commit, put_commit
+from shared_store.records import Commit
 from shared_store.store import Store
 from workers.run import Place
 from workers.slot import Slot
 from workers.tasks import Failure, Progress, task_id, to_json
+from workers.tier import open_tier
 
 
 def slot_at(store: Store, tmp_path: Path) -> Slot:
@@ -47,3 +51,32 @@ def test_a_stop_reaches_the_attempt_that_it_names_even_before_it_begins(store: S
     assert ran.outcome.failure is Failure.STOPPED
     assert any(report.commit is not None for report in ran.reports)
     assert slot.run(task_id(task), to_json(task), 2).outcome.failure is None
+
+
+def test_what_is_told_of_a_machine_goes_with_the_next_report_that_has_no_words_of_its_own(
+    store: Store, tmp_path: Path
+) -> None:
+    slot = slot_at(store, tmp_path)
+    slot.tell("one")
+    slot.tell("other")
+    slot.keep(Progress("fold", 1, step=1, note="begins"))
+    for step in (2, 3, 4):
+        slot.keep(Progress("fold", 1, step=step))
+    assert [(report.step, report.note) for report in slot.reports()] == [
+        (1, "begins"),
+        (2, "one"),
+        (3, "other"),
+        (4, ""),
+    ]
+
+
+def test_a_slot_hands_over_what_earlier_attempts_left_on_its_machine(store: Store, tmp_path: Path) -> None:
+    tier = open_tier(tmp_path / "cache", store.url)
+    blob = tier.put_blob(b"state")
+    put_commit(tier, Commit("teacher-fold0-1", 1, None, "0" * 64, 1, "nonce", 2, 30, {"state": blob}))
+    slot_at(store, tmp_path)
+    deadline = time.monotonic() + 60
+    while last_commit(store, "teacher-fold0-1") is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    handed_over = last_commit(store, "teacher-fold0-1")
+    assert handed_over is not None and store.get_blob(handed_over.blobs["state"]) == b"state"

@@ -7,6 +7,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import safetensors.torch
 import torch
 from fold_support import (
     FULL_RECIPE,
+    StepsReporter,
     StoppingReporter,
     WaitingReporter,
     WatchedBackend,
@@ -36,6 +38,7 @@ from support import RecordingReporter
 from shared_store import layout
 from shared_store.cache import Cache
 from shared_store.commits import last_commit, put_commit, put_result, read_commit
+from shared_store.errors import StoreDownError, StoreFullError
 from shared_store.folds_table import read_folds
 from shared_store.records import Result
 from shared_store.snapshot import open_snapshot, read_manifest
@@ -47,6 +50,7 @@ from workers.model import empty_model, load_state
 from workers.recipe import Recipe
 from workers.repeatable import repeatable
 from workers.tasks import TrainTask, task_id, to_json
+from workers.tier import open_tier
 from workers.train import StoppedError, train_fold
 
 MEASURED = {"seconds", "images_per_second", "ms_per_image"}
@@ -101,17 +105,19 @@ class Cut(NamedTuple):
     point: str
     nth: int
     tick_seconds: float  # at 10 a commit follows every second step or so, at 0 only every epoch
+    elsewhere: bool = False  # another machine goes on, which has nothing of the first but its store
 
 
 @pytest.mark.parametrize(
     "cut",
     [
-        Cut("ema", "store: commit stands", 1, 0.0),  # an epoch boundary
+        Cut("ema", "tier: commit stands", 1, 0.0),  # an epoch boundary
+        Cut("ema", "store: commit stands", 1, 0.0, elsewhere=True),
         Cut("ema", "step", 5, 0.0),  # mid-epoch, nothing committed in it
-        Cut("ema", "step", 6, 10.0),  # mid-epoch, with commits in mid-epoch
-        Cut("ema", "store: blob stands, commit does not", 4, 10.0),
-        Cut("ema", "store: blob half written", 5, 10.0),
-        Cut("best", "tier: commit stands, old blobs too", 2, 10.0),
+        Cut("ema", "step", 6, 10.0, elsewhere=True),  # mid-epoch, with commits in mid-epoch
+        Cut("ema", "store: blob stands, commit does not", 1, 10.0),
+        Cut("ema", "store: blob half written", 2, 10.0, elsewhere=True),
+        Cut("best", "tier: commit stands, old blobs too", 1, 10.0),
         Cut("best", "tier: blob half written", 3, 0.0),
     ],
     ids=str,
@@ -126,6 +132,7 @@ def test_a_killed_fold_ends_with_the_bytes_of_one_left_alone(
     process.join(200)
     assert process.exitcode not in (0, 1, None), f"it was to be killed, and ended with {process.exitcode}"
     assert store.read(layout.result(task_id(task))) is None
+    cache = Cache(tmp_path / "other", 1.0) if cut.elsewhere else cache
     again = train_fold(task, small_work(task, store, cache, attempt=2))
     assert repeated(store, again) == undisturbed[cut.keep]
 
@@ -145,7 +152,7 @@ def cut_at_write(number: int) -> Callable[[str, str, bytes], None]:
 
 
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.lists(st.integers(1, 12), min_size=1, max_size=4), tick=st.sampled_from([0.0, 10.0, 25.0]))
+@given(cuts=st.lists(st.integers(1, 24), min_size=1, max_size=4), tick=st.sampled_from([0.0, 10.0, 25.0]))
 def test_any_number_of_cuts_at_any_write_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory,
     undisturbed: dict[str, dict[str, object]],
@@ -156,9 +163,11 @@ def test_any_number_of_cuts_at_any_write_changes_nothing(
     _, cache, task = begin(root, BEST_RECIPE.model_copy(update={"checkpoint_minutes": 0.5}))
     result = None
     for attempt, cut in enumerate([*cuts, 10**6], start=1):
-        store = Store(WatchedBackend(root / "store", cut_at_write(cut)))
+        before = cut_at_write(cut)  # of either tier
+        store = Store(WatchedBackend(root / "store", before))
+        tier = Store(WatchedBackend(Path(open_tier(cache.folder, store.url).url), before))
         try:
-            result = train_fold(task, small_work(task, store, cache, attempt=attempt), ticking_clock(tick))
+            result = train_fold(task, small_work(task, store, cache, attempt=attempt), ticking_clock(tick), tier)
             break
         except PowerCutError:
             continue
@@ -274,6 +283,80 @@ def test_only_the_last_two_states_and_the_best_weights_stay(tmp_path: Path) -> N
     assert {entry.key for entry in store.list("blobs/")} - given == kept
 
 
+def away_from(step: int, until: int) -> tuple[Callable[[str, str, bytes], None], RecordingReporter]:
+    """A `before` that fails between two steps of the training, and the reporter that tells it the step."""
+    reporter = StepsReporter()
+
+    def before(_action: str, _key: str, _data: bytes) -> None:
+        if step <= reporter.steps < until:
+            raise StoreDownError("the store does not answer", where="there", mend="wait")
+
+    return before, reporter
+
+
+def test_a_store_that_is_away_for_a_while_changes_nothing(
+    tmp_path: Path, undisturbed: dict[str, dict[str, object]]
+) -> None:
+    store, cache, task = begin(tmp_path, FULL_RECIPE)
+    before, reporter = away_from(2, 9)
+    watched = Store(WatchedBackend(tmp_path / "store", before))
+    result = train_fold(task, small_work(task, watched, cache, reporter=reporter))
+    assert repeated(store, result) == undisturbed["ema"]
+
+
+def test_a_full_disk_on_the_machine_changes_nothing_and_is_told_once(
+    tmp_path: Path, undisturbed: dict[str, dict[str, object]]
+) -> None:
+    store, cache, task = begin(tmp_path, BEST_RECIPE)
+
+    def full(_action: str, key: str, _data: bytes) -> None:
+        raise StoreFullError("the disk is full", where=key, mend="free some space")
+
+    reporter = RecordingReporter()
+    tier = Store(WatchedBackend(tmp_path / "tier", full))
+    result = train_fold(task, small_work(task, store, cache, reporter=reporter), tier=tier)
+    assert repeated(store, result) == undisturbed["best"]
+    assert sum("the disk is full" in report.note for report in reporter.reports) == 1
+    assert last_commit(store, task_id(task)) is not None
+
+
+def test_a_fold_that_ends_while_the_store_is_away_is_published_by_the_next_attempt_on_its_machine_at_once(
+    tmp_path: Path, undisturbed: dict[str, dict[str, object]]
+) -> None:
+    store, cache, task = begin(tmp_path, BEST_RECIPE)
+    before, reporter = away_from(4, 10**6)
+    watched = Store(WatchedBackend(tmp_path / "store", before))
+    with pytest.raises(StoreDownError):
+        train_fold(task, small_work(task, watched, cache, reporter=reporter), patience_seconds=0.1)
+    again = StepsReporter()
+    result = train_fold(task, small_work(task, store, cache, attempt=2, reporter=again))
+    assert again.steps == 0, "nothing is trained a second time"
+    assert repeated(store, result) == undisturbed["best"]
+
+
+def test_a_stop_while_the_store_is_away_says_which_machine_has_the_last_step(
+    tmp_path: Path, undisturbed: dict[str, dict[str, object]]
+) -> None:
+    store, cache, task = begin(tmp_path, FULL_RECIPE)
+    before, _ = away_from(0, 1)
+    watched = Store(WatchedBackend(tmp_path / "store", before))
+    with pytest.raises(StoppedError, match=f"{socket.gethostname()} keeps all of it") as stopped:
+        train_fold(task, small_work(task, watched, cache, reporter=StoppingReporter(2)), patience_seconds=0.1)
+    assert stopped.value.commit is None
+    reporter = RecordingReporter()
+    result = train_fold(task, small_work(task, store, cache, attempt=2, reporter=reporter))
+    assert reporter.reports[0].note == "attempt 2 resumes from commit 1 on this machine: epoch 0, step 2"
+    assert repeated(store, result) == undisturbed["ema"]
+
+
+def test_a_stop_that_nothing_keeps_says_so(tmp_path: Path) -> None:
+    _, cache, task = begin(tmp_path, FULL_RECIPE)
+    before, _ = away_from(0, 1)
+    store, tier = (Store(WatchedBackend(tmp_path / name, before)) for name in ("store", "tier"))
+    with pytest.raises(StoppedError, match="what was committed before stands"):
+        train_fold(task, small_work(task, store, cache, reporter=StoppingReporter(2)), tier=tier, patience_seconds=0.1)
+
+
 def test_a_loss_that_is_not_finite_names_step_and_images_and_commits_nothing_more(tmp_path: Path) -> None:
     recipe = FULL_RECIPE.model_copy(update={"learning_rate": 10.0, "clip": "none", "optimizer": "sgd", "epochs": 30})
     store, cache, task = begin(tmp_path, recipe.model_copy(update={"schedule": "constant", "head_epochs": 0}))
@@ -338,13 +421,18 @@ def test_patience_ends_the_training_early(tmp_path: Path) -> None:
     assert result.numbers["epochs"] == result.numbers["kept_epoch"] + 1 < 40
 
 
-def test_reports_are_throttled_and_name_every_commit(tmp_path: Path) -> None:
+def test_reports_are_throttled_and_name_every_epoch_and_commit(tmp_path: Path) -> None:
     store, cache, task = begin(tmp_path, FULL_RECIPE)
     reporter = RecordingReporter()
     train_fold(task, small_work(task, store, cache, reporter=reporter), ticking_clock(0.0))
-    assert [report.commit for report in reporter.reports] == [None, 1, 2, 3]
-    last = reporter.reports[-1]
-    assert (last.epoch, last.epochs, last.step) == (3, 3, last.steps)
+    newest = last_commit(store, task_id(task))
+    assert newest is not None
+    commits = [report.commit for report in reporter.reports if report.commit is not None]
+    assert commits == sorted(set(commits)) and commits[-1] == newest.number
+    plain = [report for report in reporter.reports if report.commit is None]
+    assert [report.epoch for report in plain] == [0, 1, 2, 3], "its beginning and each epoch's end"
+    last = plain[-1]
+    assert (last.epochs, last.step) == (3, last.steps)
     assert last.mean_ap is not None
 
 
