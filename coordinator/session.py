@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+from coordinator.committing import commits_alone, find_committer
 from coordinator.config import Experiment, parse, to_yaml
 from coordinator.generation import Hold, Watch, driving
 from coordinator.graph import Graph
@@ -24,9 +25,7 @@ from coordinator.ledger import Ledger, State
 from coordinator.run_files import journal_here, with_run_files_here
 from coordinator.view import View, summary
 from shared_store import layout
-from shared_store.committer import Committed, Committer
 from shared_store.errors import RunFailedError, StoppedError, UserError
-from shared_store.probe import NotExclusive, probe
 from shared_store.store import Store, open_store
 from workers.tasks import UNCOUNTED, Failure
 
@@ -93,7 +92,7 @@ class Session:
         """Hold the run: one process at a time drives it. UserError says who does, and since when."""
         if self.store.url.startswith("head://"):
             self.store.backend = _reached(self.experiment).backend  # the run's own configuration may name the fleet
-        self._find_committer()
+        find_committer(self.store, self.say)
         return driving(self.store, self.run, self.path("lock"), Watch(self.say), take_over=self.take_over)
 
     def drive(self, graph: Graph, hold: Hold) -> Ledger:
@@ -109,7 +108,7 @@ class Session:
         if fleet_section.address is None:
             self.say("no cluster given: running on an embedded Ray on this machine")
         cache_folder = str(Path(store_section.cache_folder).expanduser())
-        alone = isinstance(self.store.backend, Committed)
+        alone = commits_alone(self.store)
         began = time.monotonic()
         with (
             journal_here(self.store, self.run) as journal,
@@ -138,15 +137,6 @@ class Session:
         self.say(summary(ledger))
         _check_ending(ledger, hold)
         return ledger
-
-    def _find_committer(self) -> None:
-        """Where several writers of the store can win, this process commits alone (an actor, while it drives)."""
-        found = probe(lambda: open_store(self.store.url))
-        if isinstance(found, NotExclusive):
-            self.say(f"{self.store.url}: {found.reason}. So this computer alone commits, for the whole fleet:")
-            self.say("drive no other run in this store from another computer at the same time")
-            inner = self.store.backend
-            self.store.backend = Committed(inner, Committer(lambda: inner).put_if_absent)
 
     def _tell_changes(self, before: Experiment) -> None:
         old, new = _flat(before.model_dump(mode="json")), _flat(self.experiment.model_dump(mode="json"))

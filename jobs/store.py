@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from coordinator.committing import find_committer
 from coordinator.generation import Watch, cleaning
 from coordinator.store_view import show_checked, show_contents, show_needless, total
 from coordinator.view import shown
@@ -51,8 +52,7 @@ class Ls:
     """Such as runs/demo/ or blobs/."""
 
     def act(self, store: Store, console: Console) -> None:
-        entries = show_contents(console, store, self.prefix)
-        done(total(entries), f"foldfleet store check {quote(self.url)}")
+        done(total(show_contents(console, store, self.prefix)), f"foldfleet store check {quote(self.url)}")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Gc:
         done(f"{total(needless.goes)} would go; nothing is changed", step if needless.goes else "")
 
     def _remove(self, store: Store, console: Console) -> None:
+        find_committer(store, print)
         with cleaning(store, Watch(print)) as hold:
             needless = show_needless(console, store, self.grace_hours)
             with shown(console, "removing") as progress:
@@ -90,8 +91,7 @@ def main(arguments: Sequence[str]) -> int:
 def _look_after(arguments: Sequence[str]) -> None:
     kinds = tyro.conf.FlagCreatePairsOff[Check | Ls | Gc]
     given: Check | Ls | Gc = tyro.cli(kinds, prog="foldfleet store", description=__doc__, args=list(arguments))
-    store = open_store(given.url)
-    if not store.list(""):
+    if not (store := open_store(given.url)).list(""):
         raise UserError("there is nothing in this store", where=store.url, mend="give what --store was; head:// there")
     given.act(store, terminal())
 
