@@ -26,6 +26,7 @@ from shared_store.commits import put_result, read_result
 from shared_store.errors import StoreDownError, StoreError, StoreFullError, UserError
 from shared_store.records import Result
 from shared_store.store import Store, open_store
+from workers.stopped import StoppedError
 from workers.tasks import (
     BundleTask,
     Failure,
@@ -121,9 +122,8 @@ def guarded(task: Task, attempt: int, opens: Callable[[], Store], execute: Calla
         log.exception("%s, attempt %d ended: %s", task.name, attempt, kind)
         text = str(error).strip()
         what = f"{type(error).__name__}: {text}" if kind is Failure.CRASHED else text or type(error).__name__
-        return dataclasses.replace(
-            outcome(kind, what, _where(error), mend, traceback.format_exc()), transient=_is_not_stored(error)
-        )
+        ended = outcome(kind, what, _where(error), mend, traceback.format_exc())
+        return dataclasses.replace(ended, transient=isinstance(error, StoppedError) and error.commit is None)
 
 
 def _execute(task: Task, work: Work, tier: Store) -> Result:
@@ -150,20 +150,14 @@ def _execute(task: Task, work: Work, tier: Store) -> Result:
 
 def _classify(error: Exception) -> tuple[Failure, str]:
     """The kind of failure, and how to mend it where the kind alone says it."""
-    training = sys.modules.get("workers.train")  # its own errors exist only once it is loaded
-    if training is not None and isinstance(error, training.StoppedError):
+    if isinstance(error, StoppedError):
         return Failure.STOPPED, ""
+    training = sys.modules.get("workers.train")  # its own errors exist only once it is loaded
     if training is not None and isinstance(error, training.NanLossError):
         return Failure.NAN, ""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Failure.STORE, "free some space on that disk, then give the same command again"
     return (Failure.OUT_OF_MEMORY if _is_out_of_memory(error) else Failure.CRASHED), ""
-
-
-def _is_not_stored(error: Exception) -> bool:
-    """Whether a fold stopped on this machine's own disk alone."""
-    training = sys.modules.get("workers.train")
-    return training is not None and isinstance(error, training.StoppedError) and error.commit is None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

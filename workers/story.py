@@ -76,6 +76,10 @@ class Story:
     def log_text(self) -> bytes:
         return "".join(f"{line}\n" for line in self.log).encode()
 
+    def logs(self) -> dict[str, bytes]:
+        """What people read of a fold, by file name."""
+        return {"metrics.csv": self.metrics_csv(), "train.log": self.log_text()}
+
 
 @dataclass
 class Pace:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +33,11 @@ from workers.model import load_state
 from workers.optimize import learning_rate
 from workers.recipe import Recipe
 from workers.repeatable import repeatable
+from workers.stopped import StoppedError
 from workers.story import Pace
 from workers.tasks import Progress, TrainTask
 from workers.tier import open_tier
+from workers.tuning import unsearched_modules
 from workers.uploads import publish_logs
 from workers.work import Work
 
@@ -45,18 +46,6 @@ __all__ = ["NanLossError", "StoppedError", "train_fold"]
 Clock = Callable[[], float]
 REPORT_SECONDS = 0.5
 _DECODERS_FOR_A_CARD = 4
-
-
-class StoppedError(Exception):
-    """Somebody asked the fold to stop; `kept` says where all its steps are: the store's commit `commit`, or else."""
-
-    def __init__(self, commit: int | None, epoch: int, step: int, kept: str = "") -> None:
-        super().__init__(commit, epoch, step, kept)
-        self.commit, self.epoch, self.step = commit, epoch, step
-        self.kept = kept or f"commit {commit} holds all of it"
-
-    def __str__(self) -> str:
-        return f"stopped at epoch {self.epoch}, step {self.step}; {self.kept}"
 
 
 def train_fold(
@@ -68,13 +57,13 @@ def train_fold(
 ) -> Result:
     """Do one attempt at a fold: its Result, with all its blobs in the store.
 
-    `tier`: where commits lie on this machine, by default below its cache. `patience_seconds`: how long a stop, or a
-    failure, waits for the store to take the last of them. Raises StoppedError after the last commit
-    when asked to stop; NanLossError; UserError for what the person can mend (StoreError when the store takes no result:
-    what was committed stands, here or there); torch.OutOfMemoryError.
+    `tier`: where commits lie on this machine, by default below its cache. `patience_seconds`: how long a stop or a
+    failure waits for the store to take the last of them. Raises StoppedError after the last commit when asked to stop;
+    NanLossError; UserError for what the person can mend (StoreError when the store takes no result: what was committed
+    stands, here or there); torch.OutOfMemoryError.
     """
     tier = tier or open_tier(work.cache.folder, work.store.url)
-    with repeatable(work.device, work.threads):
+    with unsearched_modules(), repeatable(work.device, work.threads):
         fold = _Fold(task, work, clock, tier, patience_seconds)
         with contextlib.closing(fold.data.snapshot):
             return fold.run()
@@ -164,12 +153,8 @@ class _Fold:
         stored = self.checkpoints.settle()
         self.checkpoints.close()
         self.tell()
-        if stored:
-            raise StoppedError(self.checkpoints.number, self.story.epoch, self.story.step)
-        kept = f"the store does not take it; {socket.gethostname()} keeps all of it and hands it over later"
-        if self.checkpoints.landed_at != self.position():
-            kept = "neither this machine's disk nor the store takes it: what was committed before stands"
-        raise StoppedError(None, self.story.epoch, self.story.step, kept)
+        commit, landed = self.checkpoints.number if stored else None, self.checkpoints.landed_at == self.position()
+        raise StoppedError(commit, self.story.epoch, self.story.step, here=landed)
 
     def end_epoch(self, metrics: dict[str, float]) -> None:
         tally = self.learner.tally
@@ -185,14 +170,10 @@ class _Fold:
         """All that the rest of the fold depends on."""
         return {"learner": self.learner.state(), "story": dataclasses.asdict(self.story)}
 
-    def logs(self) -> dict[str, bytes]:
-        """What people read of the fold, by file name."""
-        return {"metrics.csv": self.story.metrics_csv(), "train.log": self.story.log_text()}
-
     def commit(self, *, best: bool = False, must: bool = False) -> None:
         """Commit where the fold stands, with what people read of it. `best`: its weights are the best so far."""
         now, where = self.clock(), ("learner", "model") if best else None
-        if self.checkpoints.commit(self.state(), self.position(), where, self.logs(), must):
+        if self.checkpoints.commit(self.state(), self.position(), where, self.story.logs(), must):
             self.cadence.snapshot_at = now
 
     def tell(self) -> None:
@@ -256,6 +237,6 @@ class _Fold:
         ]
         self.checkpoints.close()  # the link is the result's now; what it supersedes need not go any more
         self.tell()
-        publish_logs(self.work.store, self.work.task, self.logs())
+        publish_logs(self.work.store, self.work.task, self.story.logs())
         trained = Trained(model, kept_epoch, held_out, selection)
         return keep_result(trained, self.story, self.task, self.work, data=self.data, clock=self.clock)

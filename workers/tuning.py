@@ -1,4 +1,4 @@
-"""Process-wide settings that make image work fast and change no result. Asked for once, where batches are loaded.
+"""Process-wide settings that make work fast and change no result.
 
 OpenCV's own threads are switched off: folds share a machine's cores, and `workers.images` brings its own threads.
 
@@ -9,8 +9,11 @@ most that glibc allows) are therefore kept, and so is up to KEPT_BYTES of free m
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import platform
+from collections.abc import Iterator
 from functools import cache
 
 import cv2
@@ -32,3 +35,16 @@ def tune_process() -> bool:
     return bool(
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES) == 1 and libc.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES) == 1
     )
+
+
+@contextlib.contextmanager
+def unsearched_modules() -> Iterator[None]:
+    """Spare Python's garbage collector what is there already, which stays: torch's and timm's modules, for the most.
+
+    To look through all of it takes a fifth of a second, and the many small tables of a commit set that off.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -19,9 +19,10 @@ from shared_store.errors import StoreDownError, StoreError, StoreFullError, User
 from shared_store.records import Result, canonical_json
 from shared_store.store import Store, open_store
 from workers.run import Place, guarded, run
+from workers.stopped import StoppedError
 from workers.tasks import Failure, Outcome, SearchTask, Task, spec_hash, task_id, to_json
 from workers.tier import open_tier
-from workers.train import NanLossError, StoppedError
+from workers.train import NanLossError
 
 TASK = SearchTask("search/ensemble", "0" * 64, ("cat", "dog"), ("teacher-0",), {})
 
@@ -95,7 +96,7 @@ def test_every_failure_has_its_kind(store: Store, error: Exception, failure: Fai
         (StoreError("not writable", where="there", mend="choose another"), False),
         (UserError("no such model", where="recipe.model", mend="choose another"), False),
         (StoppedError(3, 0, 3), False),
-        (StoppedError(None, 0, 3, "this machine keeps it"), True),
+        (StoppedError(None, 0, 3), True),
         (RuntimeError("shapes do not match"), False),
     ],
 )

@@ -1,12 +1,14 @@
 """Process-wide settings: taken where the platform has them, and felt."""
 
+import gc
 import platform
 import subprocess
 import sys
+import weakref
 
 import cv2
 
-from workers.tuning import tune_process
+from workers.tuning import tune_process, unsearched_modules
 
 FAULTS = """
 import resource, sys
@@ -38,3 +40,18 @@ if platform.libc_ver()[0] == "glibc":
     def test_freed_memory_is_used_again_without_page_faults() -> None:
         assert page_faults("tuned") < 100
         assert page_faults("untouched") > 1000
+
+
+def test_what_was_there_is_not_searched_meanwhile_and_what_comes_is() -> None:
+    class Node:
+        own: object = None
+
+    with unsearched_modules():
+        assert gc.get_freeze_count() > 10_000
+        node = Node()
+        node.own = node
+        there = weakref.ref(node)
+        del node
+        gc.collect()
+        assert there() is None
+    assert gc.get_freeze_count() == 0
