@@ -40,7 +40,7 @@ from workers.train import train_fold
 
 INTERVAL_STEPS = 3
 RECIPE = FULL_RECIPE.model_copy(
-    update={"batch_size": 4, "epochs": 5, "checkpoint_minutes": INTERVAL_STEPS * CLOCK_SECONDS_A_STEP / 60}
+    update={"batch_size": 4, "epochs": 4, "checkpoint_minutes": INTERVAL_STEPS * CLOCK_SECONDS_A_STEP / 60}
 )
 RECIPES = (RECIPE, RECIPE.model_copy(update={"keep": "best", "optimizer": "adamw", "micro_batch": None}), RECIPE)
 MEASURED = {"seconds", "images_per_second", "ms_per_image", "memory_mb"}
@@ -168,6 +168,11 @@ class Campaign:
     def kills(self) -> int:
         return sum(map(len, self.lost.values()))
 
+    @property
+    def late(self) -> int:
+        """Kills that cost more than an interval: the thread that writes a snapshot began late on a busy machine."""
+        return sum(lost > INTERVAL_STEPS for kind in self.lost.values() for lost in kind)
+
     def round(self, place: str, store_url: str, environment: dict[str, str], enough: int) -> None:
         """Bring every fold to its result in the store at `store_url`, and look at what is left."""
         store = open_store(store_url)
@@ -229,4 +234,5 @@ class Campaign:
         lines = [f"{'killed':45} kills  steps lost: max  mean   (an interval is {INTERVAL_STEPS} steps)"]
         for kind, lost in sorted(self.lost.items()):
             lines.append(f"{kind:45} {len(lost):5}  {max(lost):15}  {sum(lost) / len(lost):4.1f}")
+        lines.append(f"{self.kills} kills; {self.late} of them cost more than an interval")
         return "\n".join(lines)

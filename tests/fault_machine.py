@@ -28,7 +28,8 @@ from shared_store.store import Store
 
 TASKS = ("fold0", "fold1")
 WRITERS = 3
-SHORT, MANY = 100, 500
+SHORT, MANY = 80, 500
+AHEAD = 12  # calls to look ahead for one of a kind
 WHOM = st.integers(0, WRITERS - 1)
 
 
@@ -72,6 +73,15 @@ class Races(RuleBasedStateMachine):
     def meets_a_fault(self, whom: int, data: st.DataObject) -> None:
         action, _ = self.begun[whom].waiting or ("size", "")
         self.let_through(whom, data.draw(st.sampled_from(FITTING[action])))
+
+    @rule(whom=WHOM, action=st.sampled_from(["put_if_absent", "publish", "delete", "list"]), data=st.data())
+    def comes_to_a_call_and_meets_a_fault(self, whom: int, action: str, data: st.DataObject) -> None:
+        for _ in range(AHEAD):
+            waiting = self.begun[whom].waiting
+            if waiting is not None and waiting[0] == action:
+                self.let_through(whom, data.draw(st.sampled_from(FITTING[action])))
+                return
+            self.let_through(whom, Fault.NONE)
 
     @rule(whom=WHOM)
     def is_killed(self, whom: int) -> None:

@@ -30,7 +30,7 @@ CLEANING = "while old blobs go"
 BEFORE_RESULT, AFTER_RESULT = "before the result", "after the result"
 AT_RANDOM = "at a random time"
 HERE, STORE, ANYWHERE = "on this machine", "in the store", ""
-STEP_SECONDS, CLOCK_SECONDS_A_STEP = 0.02, 10.0
+STEP_SECONDS, CLOCK_SECONDS_A_STEP = 0.06, 10.0
 LONGEST_LANDING_SECONDS = 5.0
 
 
