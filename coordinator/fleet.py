@@ -168,6 +168,7 @@ class RayFleet:
         slots = self._settings.slots or cards or max(1, int(resources.get("CPU", 1)) // self._settings.threads)
         share = 1.0 if slots <= cards else int(cards / slots * 10_000) / 10_000  # Ray counts in 1/10,000
         self._machines[name] = _Machine(name, node["NodeID"], slots, share if cards else 0.0)
+        self._hire((name, 0))  # whatever the machine is given to do, it hands over what it has of other days
         return MachineJoined(name, slots, WORKER_KINDS, gpu=cards > 0)
 
     def _forget(self, machine: _Machine) -> MachineLeft:

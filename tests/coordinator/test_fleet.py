@@ -24,12 +24,14 @@ from coordinator.fleet import Fleet, RayFleet
 from coordinator.graph import Graph
 from coordinator.journal import Journal, read_journal
 from coordinator.ledger import Ledger
-from shared_store.commits import read_result
+from shared_store.commits import last_commit, put_commit, read_result
 from shared_store.errors import UserError
-from shared_store.records import Result
+from shared_store.records import Commit, Result
 from shared_store.store import Store, open_store
 from workers.tasks import Failure, Outcome, SearchTask, Task, TrainTask, spec_hash, task_id
+from workers.tier import open_tier
 
+LEFT_HERE = "teacher-left-here-0"
 LONG = 10_000  # epochs, for folds that a test stops or kills
 PATIENCE_SECONDS = 120.0
 
@@ -122,6 +124,8 @@ def ray_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """One embedded Ray for this module. After it, no process and no folder that it began is left."""
     folder = tmp_path_factory.mktemp("fleet")
     store = open_store(str(folder / "store"))
+    tier = open_tier(folder / "cache", store.url)  # as if this machine had been cut off
+    put_commit(tier, Commit(LEFT_HERE, 1, None, "0" * 64, 1, "nonce", 2, 30, {"state": tier.put_blob(b"state")}))
     before = child_processes(os.getpid())
     fleet = RayFleet(FleetSection(slots=2), StoreSection(url=store.url), str(folder / "cache"), chosen)
     begun = child_processes(os.getpid()) - before
@@ -147,6 +151,12 @@ def test_machines_are_told_once(harness: Harness) -> None:
     (driver,) = (joined for joined in harness.machines if "search" in joined.kinds)
     assert worker.slots == 2 and driver.slots == 1 and worker.machine != driver.machine
     assert harness.fleet.discover() == []
+
+
+def test_a_machine_that_joins_hands_over_what_it_has_without_being_given_a_task(ray_harness: Harness) -> None:
+    assert eventually(lambda: last_commit(ray_harness.store, LEFT_HERE) is not None)
+    commit = last_commit(ray_harness.store, LEFT_HERE)
+    assert commit is not None and ray_harness.store.get_blob(commit.blobs["state"]) == b"state"
 
 
 def test_a_task_that_ends_well_leaves_its_result(harness: Harness) -> None:
