@@ -51,7 +51,9 @@ def hand_over_backlog(
     with contextlib.suppress(Timeout), lock_of(tier, _BACKLOG).acquire(blocking=False):
         while True:
             try:
-                _Backlog(tier, opens(), share, tell, sleep).hand_over()
+                store = opens()
+                with contextlib.closing(store.backend):
+                    _Backlog(tier, store, share, tell, sleep).hand_over()
             except StoreError as error:
                 sleep(trouble.met(error))
                 continue
