@@ -69,10 +69,10 @@ class Chain:
         rival's commit that is as far stands; StoreError leaves the commits before as they were.
         """
         brought = send()
+        known = self.newest.number if self.newest is not None else 1
         while True:
             if self.newest is not None and self.reached >= position(draft):
-                for digest in brought - _digests([self.newest]):  # no other commit can name what was not there
-                    self.store.delete_blob(digest)
+                self._let_go(brought, known)
                 raise LostRaceError(self.newest)
             number, parent = 1, None
             if self.newest is not None:
@@ -88,6 +88,13 @@ class Chain:
         send()  # meanwhile a rival may have let go of best weights that its own newest commits do not name
         self.clean()
         return mine
+
+    def _let_go(self, brought: set[str], known: int) -> None:
+        """Remove what we brought for nothing. A rival that brought the same may have made commits of it since `known`."""
+        assert self.newest is not None
+        since = (read_commit(self.store, self.task, number) for number in range(known, self.newest.number + 1))
+        for digest in brought - _digests(commit for commit in since if commit is not None):
+            self.store.delete_blob(digest)
 
     def clean(self) -> None:
         """Remove blobs that only commits before the newest two whole ones name."""

@@ -73,11 +73,10 @@ class _Backlog:
 
     def hand_over(self) -> None:
         for task in _tasks(self.tier):
-            with contextlib.suppress(Timeout), lock_of(self.tier, task).acquire(blocking=False):
-                if read_result(self.store, task) is None:
-                    self._offer(task)
-                else:
-                    forget(self.tier, task)
+            try:
+                self._hand_over(task)
+            except DamagedRecordError as error:  # in the store, and this task's alone
+                self.tell(f"{task} is not handed over by {socket.gethostname()}: {error.what} ({error.where})")
         try:
             needless = find_needless(self.tier, _GRACE_SECONDS, lambda _done, _in_all: None)
         except DamagedRecordError as error:  # it may name what would go
@@ -85,26 +84,32 @@ class _Backlog:
             return
         remove(self.tier, needless.goes, lambda: True, lambda _done, _in_all: None)
 
-    def _offer(self, task: str) -> None:
-        """Bring the furthest local commit into the store where that is not as far; nothing stays here that is behind.
+    def _hand_over(self, task: str) -> None:
+        shared, commit = Chain(self.store, task), None
+        with contextlib.suppress(Timeout), lock_of(self.tier, task).acquire(blocking=False):
+            commit = self._further(shared)
+        # An attempt may begin here while this takes its time: it holds the task, and nothing of its goes.
+        if commit is not None:
+            place = f"epoch {commit.epoch}, step {commit.step}"
+            self.tell(f"{socket.gethostname()} hands over what it has of {task}: {place}")
+            with contextlib.suppress(LostRaceError):  # another attempt came as far meanwhile
+                shared.add(commit, lambda: set(send(self.tier, commit, self.store, self.share, self.sleep)))
+
+    def _further(self, shared: Chain) -> Commit | None:
+        """The furthest local commit where the store is not as far; what is done or behind goes from here.
 
         One that is as far stays: a fold that goes on here need not fetch it.
         """
-        shared = Chain(self.store, task)
+        if read_result(self.store, shared.task) is not None:
+            forget(self.tier, shared.task)
+            return None
         shared.look()
-        usable = (c for c in self._furthest_first(task) if position(c) <= shared.reached or self._is_whole(c))
+        local = self._furthest_first(shared.task)
+        usable = (c for c in local if position(c) <= shared.reached or self._is_whole(c))
         commit = next(usable, None)
-        if commit is None or position(commit) == shared.reached:
-            return
-        if position(commit) < shared.reached:
-            forget(self.tier, task)
-            return
-        place = f"epoch {commit.epoch}, step {commit.step}"
-        self.tell(f"{socket.gethostname()} hands over what it has of {task}: {place}")
-        try:
-            shared.add(commit, lambda: set(send(self.tier, commit, self.store, self.share, self.sleep)))
-        except LostRaceError:  # another attempt came as far meanwhile
-            forget(self.tier, task)
+        if commit is not None and position(commit) < shared.reached:
+            forget(self.tier, shared.task)
+        return commit if position(commit) > shared.reached else None
 
     def _furthest_first(self, task: str) -> Iterator[Commit]:
         local = Chain(self.tier, task)

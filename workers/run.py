@@ -44,6 +44,7 @@ from workers.tier import forget, lock_of, open_tier
 from workers.work import Work
 
 log = logging.getLogger(__name__)
+_HOLD_SECONDS = 10.0  # the machine's backlog may be looking at the task's commits, which reads them
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _held(tier: Store, task: Task) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if isinstance(task, TrainTask):
             try:
-                stack.enter_context(lock_of(tier, task_id(task)).acquire(blocking=False))
+                stack.enter_context(lock_of(tier, task_id(task)).acquire(timeout=_HOLD_SECONDS))
             except (Timeout, OSError) as error:  # an older attempt lives on here, or nothing can be kept: no harm
                 log.warning("%s is not held on this machine: %s", task.name, error)
         yield

@@ -122,6 +122,23 @@ def test_who_is_further_goes_on_with_the_next_number(store: Store) -> None:
     assert mine.parent == digest_of(read_commit(store, TASK, 5) or mine)
 
 
+def test_who_brings_the_same_commit_as_a_rival_takes_nothing_from_it(store: Store) -> None:
+    elsewhere = Attempt(store, 2)
+    one, other = Attempt(store), Attempt(store)  # a machine's backlog, and the attempt that goes on there from it
+    made: list[Commit] = []
+    state = store.put_blob(b"attempt 1, step 1")
+    draft = Commit(TASK, 1, None, SPEC, 1, "nonce1", 0, 1, {"state": state})
+
+    def send() -> set[str]:
+        elsewhere.commit(0)
+        made.extend([other.commit(1), other.commit(2)])
+        return {state}
+
+    with pytest.raises(LostRaceError):
+        one.chain.add(draft, send)
+    assert kept(store, *made) == [True, True]
+
+
 def test_best_weights_that_a_rivals_newest_commit_names_are_left(store: Store) -> None:
     best, better = store.put_blob(b"best"), store.put_blob(b"better")
     one, other = Attempt(store, 1), Attempt(store, 2)

@@ -178,3 +178,38 @@ def test_damaged_records_on_the_machine_are_given_up(machine: Machine) -> None:
     machine.hand_over()
     assert machine.here("damaged") is None
     assert last_commit(machine.store, "good") is not None
+
+
+def test_an_attempt_that_begins_here_meanwhile_holds_its_task_and_keeps_its_commits(machine: Machine) -> None:
+    machine.commit(machine.tier, "fold", 5)
+    root = machine.store.backend.local_path("")
+    assert root is not None
+    begun = False
+
+    def begin(_action: str, _key: str, _data: bytes) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            with lock_of(machine.tier, "fold").acquire(blocking=False):
+                machine.commit(machine.tier, "fold", 6)
+                machine.commit(machine.store, "fold", 6)
+                machine.commit(machine.tier, "fold", 7)
+
+    machine.hand_over(partial(Store, WatchedBackend(root, begin)))
+    newest = machine.here("fold")
+    assert begun and newest is not None and newest.step == 7
+    for digest in newest.blobs.values():
+        machine.tier.verify(digest)
+
+
+def test_a_damaged_record_in_the_store_holds_up_its_own_task_alone(machine: Machine) -> None:
+    machine.commit(machine.store, "damaged", 4, "there")
+    path = machine.store.backend.local_path("commits/damaged/1.json")
+    assert path is not None
+    path.write_bytes(b"{}")
+    for task in ("damaged", "good"):
+        machine.commit(machine.tier, task, 5)
+    machine.hand_over()
+    assert last_commit(machine.store, "good") is not None
+    assert machine.here("damaged") is not None, "somebody may mend the record"
+    assert any("damaged is not handed over" in told for told in machine.told)
