@@ -90,7 +90,7 @@ class Chain:
         return mine
 
     def _let_go(self, brought: set[str], known: int) -> None:
-        """Remove what we brought for nothing. A rival that brought the same may have made commits of it since `known`."""
+        """Remove what we brought for nothing, unless a rival that brought the same made commits of it since `known`."""
         assert self.newest is not None
         since = (read_commit(self.store, self.task, number) for number in range(known, self.newest.number + 1))
         for digest in brought - _digests(commit for commit in since if commit is not None):
