@@ -2,12 +2,14 @@
 
 The system lets go of a lock when its process ends, however that ends. Beside the lock lie the nonces of all who ever
 held it here, so that a lock that is free proves each of those gone. It proves nothing about anyone else: another
-machine, another user with a cache of their own, a process that took over and never had the lock.
+machine (on a share the file may be one and the lock each machine's own), another user with a cache of their own, a
+process that took over and never had the lock.
 """
 
 from __future__ import annotations
 
 import errno
+import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,8 +24,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 class RunLock:
     """Tried once on entering, let go of on leaving. StoreError when the folder cannot be written."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, host: str | None = None) -> None:
+        self.path, self._host = path, host or socket.gethostname()
         self.is_mine = False
         self.is_taken = False  # neither, on a disk without locks
         self._lock = FileLock(path, timeout=0)
@@ -55,14 +57,14 @@ class RunLock:
             return
         try:
             with self._holders.open("a", encoding="utf-8") as file:
-                file.write(f"{nonce}\n")
+                file.write(f"{nonce} {self._host}\n")
         except OSError as error:
             raise self._explained(error) from error
 
     def proves_gone(self, nonce: str) -> bool:
-        """Whether `nonce` held this lock, which is ours now."""
+        """Whether `nonce` held this lock on this machine, and it is ours now."""
         try:
-            return self.is_mine and nonce in self._holders.read_text(encoding="utf-8").split()
+            return self.is_mine and f"{nonce} {self._host}" in self._holders.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return False
 

@@ -312,6 +312,13 @@ def test_the_lock_proves_those_gone_who_held_it_here_and_nobody_else(tmp_path: P
         assert not third.proves_gone("of another machine")
 
 
+def test_a_lock_that_is_free_here_proves_nothing_of_a_machine_that_shares_the_folder(tmp_path: Path) -> None:
+    with RunLock(tmp_path / "lock", "one") as there:
+        there.note("lives on")
+    with RunLock(tmp_path / "lock", "other") as here:  # where a share keeps locks on each machine by itself
+        assert here.is_mine and not here.proves_gone("lives on")
+
+
 def test_a_command_killed_on_this_machine_is_followed_without_waiting(store: Store, tmp_path: Path) -> None:
     scene = Scene(store)
     with RunLock(tmp_path / "lock") as lock:  # what `driving` did before it was killed
