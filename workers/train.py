@@ -149,8 +149,8 @@ class _Fold:
     def stop(self) -> None:
         """Commit the last step, see it into the store if that answers, and raise StoppedError."""
         self.learner.check()
-        self.commit(must=True)
-        stored = self.checkpoints.settle()
+        taken = self.commit(must=True)
+        stored = self.checkpoints.settle() and taken
         self.checkpoints.close()
         self.tell()
         landed = self.checkpoints.landed_at == self.position()  # else the step was not taken: better weights waited
@@ -171,11 +171,16 @@ class _Fold:
         """All that the rest of the fold depends on."""
         return {"learner": self.learner.state(), "story": dataclasses.asdict(self.story)}
 
-    def commit(self, *, best: bool = False, must: bool = False) -> None:
-        """Commit where the fold stands, with what people read of it. `best`: its weights are the best so far."""
+    def commit(self, *, best: bool = False, must: bool = False) -> bool:
+        """Commit where the fold stands, with what people read of it; False when disks are too slow for that.
+
+        `best`: its weights are the best so far. `must`: wait for a slow disk.
+        """
         now, where = self.clock(), ("learner", "model") if best else None
-        if self.checkpoints.commit(self.state(), self.position(), where, self.story.logs(), must):
+        taken = self.checkpoints.commit(self.state(), self.position(), where, self.story.logs(), must)
+        if taken:
             self.cadence.snapshot_at = now
+        return taken
 
     def tell(self) -> None:
         """Report what became known of commits, and put down what people should know."""
