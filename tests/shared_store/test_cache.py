@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from far import FarBackend
+from filelock import FileLock
 
 from shared_store import layout
 from shared_store.backend import Content
@@ -32,7 +33,8 @@ def read_all(root: str, digests: list[str], limit: tuple[float, int], barrier: A
     for _ in range(rounds):
         for digest in digests:
             with Cache(Path(root, "cache"), limit_gb).open(store, digest) as file:
-                assert kept_bytes(Path(root, "cache")) <= limit_gb * 1e9
+                with FileLock(str(Path(root, "cache", "fetching.lock"))):  # while nobody comes or goes
+                    assert kept_bytes(Path(root, "cache")) <= limit_gb * 1e9
                 assert file.read() == store.get_blob(digest)
     fetched.put(len(backend.reads) - rounds * len(digests))
 
