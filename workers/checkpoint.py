@@ -143,7 +143,7 @@ class Checkpoints:
 
     @property
     def landing_seconds(self) -> float:
-        """What the newest landing took, from the snapshot on."""
+        """What to expect of a landing, from the snapshot on, by those of late."""
         return self._landings.seconds
 
     @property

@@ -22,6 +22,8 @@ from workers.trouble import Tell, Trouble, Waits
 from workers.uploads import Landed, Logs, Uploads
 from workers.work import Work
 
+_REMEMBERED = 0.8  # of a landing's time, at the next one: a disk that was slow once may be so again
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -54,7 +56,7 @@ class Landings:
     ) -> None:
         self._local, self._uploads, self._staging, self._work, self._clock = local, uploads, staging, work, clock
         self.best: str | None = None  # digest of the best weights of the newest snapshot that landed
-        self.seconds = 0.0  # that the newest landing took, from the snapshot on
+        self.seconds = 0.0  # to expect of a landing, from the snapshot on: what the slowest of late ones took
         self.at: Position = (-1, -1)  # of the newest snapshot that landed
         self._waiting: Snapshot | None = None
         self._writing: Snapshot | None = None
@@ -165,7 +167,7 @@ class Landings:
             self._disk.over()
             self._uploads.offer(Landed(commit, snapshot.logs))
         self.at = snapshot.at
-        self.seconds = self._clock() - snapshot.taken_at
+        self.seconds = max(self._clock() - snapshot.taken_at, _REMEMBERED * self.seconds)
 
     def _here(self, snapshot: Snapshot) -> Commit:
         store, brought = self._local.store, set[str]()

@@ -27,7 +27,7 @@ def open_tier(cache_folder: Path, store_url: str) -> Store:
 
 def lock_of(tier: Store, name: str) -> FileLock:
     """What one process at a time holds on this machine: a task by its id, while an attempt at it lives."""
-    path = tier.backend.local_path(f"locks/{name}")
+    path = tier.backend.local_path(f"locks/.{name}")  # unlisted: where locks are mandatory, nobody else may read it
     assert path is not None, "a tier lies on this machine"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(str(path))

@@ -149,12 +149,11 @@ class _Fold:
     def stop(self) -> None:
         """Commit the last step, see it into the store if that answers, and raise StoppedError."""
         self.learner.check()
-        taken = self.commit(must=True)
-        stored = self.checkpoints.settle() and taken
+        self.commit(must=True)
+        stored = self.checkpoints.settle()
         self.checkpoints.close()
         self.tell()
-        landed = self.checkpoints.landed_at == self.position()  # else the step was not taken: better weights waited
-        commit = self.checkpoints.number if stored and landed else None
+        commit, landed = self.checkpoints.number if stored else None, self.checkpoints.landed_at == self.position()
         raise StoppedError(commit, self.story.epoch, self.story.step, here=landed)
 
     def end_epoch(self, metrics: dict[str, float]) -> None:
@@ -171,16 +170,14 @@ class _Fold:
         """All that the rest of the fold depends on."""
         return {"learner": self.learner.state(), "story": dataclasses.asdict(self.story)}
 
-    def commit(self, *, best: bool = False, must: bool = False) -> bool:
-        """Commit where the fold stands, with what people read of it; False when disks are too slow for that.
+    def commit(self, *, best: bool = False, must: bool = False) -> None:
+        """Commit where the fold stands, with what people read of it, unless disks are too slow for that.
 
         `best`: its weights are the best so far. `must`: wait for a slow disk.
         """
         now, where = self.clock(), ("learner", "model") if best else None
-        taken = self.checkpoints.commit(self.state(), self.position(), where, self.story.logs(), must)
-        if taken:
+        if self.checkpoints.commit(self.state(), self.position(), where, self.story.logs(), must):
             self.cadence.snapshot_at = now
-        return taken
 
     def tell(self) -> None:
         """Report what became known of commits, and put down what people should know."""
