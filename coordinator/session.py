@@ -93,7 +93,8 @@ class Session:
         if self.store.url.startswith("head://"):
             self.store.backend = _reached(self.experiment).backend  # the run's own configuration may name the fleet
         find_committer(self.store, self.say)
-        return driving(self.store, self.run, self.path("lock"), Watch(self.say), take_over=self.take_over)
+        lock = self.path(CONFIG).with_name(".lock")  # unlisted: where locks are mandatory, nobody else may read it
+        return driving(self.store, self.run, lock, Watch(self.say), take_over=self.take_over)
 
     def drive(self, graph: Graph, hold: Hold) -> Ledger:
         """Bring every task of `graph` to its result, while the run is ours to drive.

@@ -110,7 +110,7 @@ def test_the_same_command_again_runs_nothing(undisturbed: Run) -> None:
     assert code == 0, output
     assert "done before" in output
     changed = [path.name for path, data in before.items() if path.read_bytes() != data]
-    assert changed == ["lock.holders"]
+    assert changed == [".lock.holders"]
 
 
 def test_killed_and_interrupted_it_ends_as_if_nothing_had_been(undisturbed: Run, tmp_path: Path, photos: Path) -> None:

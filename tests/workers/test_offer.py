@@ -13,7 +13,8 @@ import pytest
 from fold_support import WatchedBackend
 
 from shared_store.commits import last_commit, put_result
-from shared_store.errors import StoreDownError
+from shared_store.errors import StoreDownError, StoreError
+from shared_store.local import LocalBackend
 from shared_store.records import Commit, Result
 from shared_store.store import Store
 from workers.chain import Chain, position
@@ -213,3 +214,19 @@ def test_a_damaged_record_in_the_store_holds_up_its_own_task_alone(machine: Mach
     assert last_commit(machine.store, "good") is not None
     assert machine.here("damaged") is not None, "somebody may mend the record"
     assert any("damaged is not handed over" in told for told in machine.told)
+
+
+def test_the_locks_of_this_machine_are_not_read(machine: Machine) -> None:
+    class MandatoryLocks(LocalBackend):  # as Windows has them: nobody else reads a file that is locked
+        def parts(self, key: str, start: int = 0) -> Iterator[bytes] | None:
+            if key.startswith("locks/"):
+                raise StoreError("locked", where=key, mend="wait")
+            return super().parts(key, start)
+
+    root = machine.tier.backend.local_path("")
+    assert root is not None
+    machine.tier = Store(MandatoryLocks(root))
+    machine.commit(machine.tier, "fold", 5)
+    machine.hand_over()
+    assert last_commit(machine.store, "fold") is not None
+    assert len(machine.slept) == 1 and len(machine.told) == 1, "handed over at once"
