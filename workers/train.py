@@ -153,7 +153,8 @@ class _Fold:
         stored = self.checkpoints.settle()
         self.checkpoints.close()
         self.tell()
-        commit, landed = self.checkpoints.number if stored else None, self.checkpoints.landed_at == self.position()
+        landed = self.checkpoints.landed_at == self.position()  # else the step was not taken: better weights waited
+        commit = self.checkpoints.number if stored and landed else None
         raise StoppedError(commit, self.story.epoch, self.story.step, here=landed)
 
     def end_epoch(self, metrics: dict[str, float]) -> None:
