@@ -52,6 +52,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m bench.ensemble
 	$(BIN)/python -m bench.predict
 	PYTHONPATH=tests $(BIN)/python -m bench.store
+	$(BIN)/python -m bench.stall
 
 clean:
 	rm -rf $(VENV) demo-data foldfleet-store *.egg-info .pytest_cache .mypy_cache .ruff_cache

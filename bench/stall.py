@@ -9,9 +9,9 @@ In one run, round by round, each way keeps the same state, with its best weights
   torch.save   into a file that is synced
   pack + put   the state as bytes, then into a folder store: what a commit was before there were two tiers
 
-Between commits each has landed and is in the store. `memory` is the most that the process grew by beyond the two
-buffers that snapshots lie in (anonymous and shared pages). A real run's model is on a card more often than not; here
-it is in memory, so that the copy is one from memory to memory.
+Between commits each has landed, is in the store, and older ones are gone from it: in a fold they are minutes apart.
+`memory` is the most that the process grew by beyond the two buffers that snapshots lie in (anonymous and shared pages).
+A real run's model is on a card more often than not; here it is in memory, and is copied from memory to memory.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from workers.work import Work
 
 LIMIT_MS = 50.0
 BUFFERS = 2
+REST_SECONDS = 0.3
 _SAMPLE_SECONDS = 0.005
 
 
@@ -102,22 +103,24 @@ def measured(folder: Path, commits: int) -> tuple[dict[str, list[float]], float,
     work = Work("teacher-fold0-bench", "0" * 64, 1, "nonce", store, Cache(folder / "cache", 1.0), Silent())
     took: dict[str, list[float]] = {"commit": [], "with best": [], "torch.save": [], "pack + put": []}
     base_mb = memory_mb(os.getpid())
-    with (
-        unsearched_modules(),
-        peak() as highest_mb,
-        Checkpoints(work, open_tier(work.cache.folder, store.url)) as checkpoints,
-    ):
+    with unsearched_modules(), Checkpoints(work, open_tier(work.cache.folder, store.url)) as checkpoints:
         checkpoints.resume()
         checkpoints.prepare(training.state())
-        for number in range(2 * commits + 1):
+
+        def commit(number: int) -> float:
             training.step()
             best = ("learner", "model") if number % 2 else None
-            began = time.perf_counter()
-            assert checkpoints.commit(training.state(), (0, number), best)
-            milliseconds = 1000 * (time.perf_counter() - began)
-            if number:  # the first waits for the buffers, which a fold has made while it trains
-                took["with best" if best else "commit"].append(milliseconds)
+            spent = timed(lambda: checkpoints.commit(training.state(), (0, number), best))
             assert checkpoints.settle()
+            time.sleep(REST_SECONDS)
+            return spent
+
+        commit(0)  # the first waits for the buffers, which a fold has made while it trains
+        for number in range(1, 2 * commits + 1):
+            took["with best" if number % 2 else "commit"].append(commit(number))
+        with peak() as highest_mb:  # who looks that often slows down what it looks at
+            for number in range(2 * commits + 1, 2 * commits + 7):
+                commit(number)
     grown_mb = highest_mb() - base_mb - BUFFERS * state_mb
     for _ in range(commits):
         training.step()

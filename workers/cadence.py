@@ -22,4 +22,5 @@ class Cadence:
         if last_step and not self.validation_seconds:
             return False
         following = self.validation_seconds if last_step else step_seconds
+        landing_seconds = min(landing_seconds, self.interval_seconds / 2)  # one that took an outage tells nothing
         return now + following + landing_seconds - self.snapshot_at >= self.interval_seconds

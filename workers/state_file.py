@@ -77,18 +77,26 @@ def placed(tensors: Mapping[str, Tensor]) -> dict[str, Placed]:
     return places
 
 
-def header(tree: object, places: Mapping[str, Placed], about: Mapping[str, Any]) -> bytes:
-    """The file up to the first tensor's bytes. ValueError for a float that is not finite outside a tensor."""
-    strides = {name: place.strides for name, place in places.items()}
-    # One key only: safetensors writes its header's keys in no fixed order.
-    own = canonical_json({"about": dict(about), "tree": tree, "strides": strides}).decode()
-    table: dict[str, object] = {"__metadata__": {_HEADER: own}}
-    for name, place in places.items():
-        ends = [place.start, place.end]
-        table[name] = {"dtype": _TYPES[place.dtype], "shape": place.shape, "data_offsets": ends}
-    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
+class Layout:
+    """Where the tensors of a state lie in a file. What that fixes of the header is made once, for it takes a while."""
+
+    def __init__(self, places: Mapping[str, Placed]) -> None:
+        self.places = places
+        self._strides = {name: place.strides for name, place in places.items()}
+        table = {
+            name: {"dtype": _TYPES[place.dtype], "shape": place.shape, "data_offsets": [place.start, place.end]}
+            for name, place in places.items()
+        }
+        self._table = _json(table)
+
+    def header(self, tree: object, about: Mapping[str, Any]) -> bytes:
+        """The file up to the first tensor's bytes. ValueError for a float that is not finite outside a tensor."""
+        # One key only: safetensors writes its header's keys in no fixed order.
+        own = canonical_json({"about": dict(about), "tree": tree, "strides": self._strides}).decode()
+        metadata = _json({"__metadata__": {_HEADER: own}})
+        text = (f"{metadata[:-1]},{self._table[1:]}" if self.places else metadata).encode()
+        text += b" " * (-len(text) % _ALIGNMENT)
+        return len(text).to_bytes(8, "little") + text
 
 
 def pack(state: object, about: Mapping[str, Any]) -> bytes:
@@ -97,10 +105,10 @@ def pack(state: object, about: Mapping[str, Any]) -> bytes:
     `about` is kept beside it (task, epoch ...). ValueError for a float that is not finite outside a tensor.
     """
     tree, tensors = flatten(state)
-    places = placed(tensors)
+    layout = Layout(placed(tensors))
     # A flat view of the memory would be faster, but a reader without the header should see the right tensors.
-    plain = [tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8) for name in places]
-    return b"".join([header(tree, places, about), *(flat.numpy().data for flat in plain)])
+    plain = [tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8) for name in layout.places]
+    return b"".join([layout.header(tree, about), *(flat.numpy().data for flat in plain)])
 
 
 def unpack(data: bytes) -> tuple[Any, dict[str, Any]]:
@@ -140,6 +148,10 @@ def tensor_names(tree: Any) -> Iterator[str]:
     elif kind in ("list", "tuple"):
         for item in content:
             yield from tensor_names(item)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _encoded(value: object, path: str, tensors: dict[str, Tensor]) -> object:

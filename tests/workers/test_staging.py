@@ -13,6 +13,7 @@ from shared_store.backend import Content
 from workers.staging import Buffer, Staged, Staging, size_of
 from workers.state_file import flatten, pack, unpack
 
+HELPER = ThreadPoolExecutor(1)
 ABOUT = {"task": "t", "epoch": 1}
 
 
@@ -32,7 +33,7 @@ def training(value: float) -> dict[str, object]:
 
 def staged(state: object, buffer: Buffer | None = None) -> Staged:
     tree, tensors = flatten(state)
-    return (buffer or Buffer(size_of(tensors), pinned=False)).fill(tree, tensors)
+    return (buffer or Buffer(size_of(tensors), False, HELPER)).fill(tree, tensors)
 
 
 def joined(content: Content) -> bytes:
@@ -63,7 +64,7 @@ def test_a_part_of_a_snapshot_is_a_file_of_its_own() -> None:
 
 
 def test_a_buffer_takes_states_of_other_forms_one_after_the_other() -> None:
-    buffer = Buffer(10_000, pinned=False)
+    buffer = Buffer(10_000, False, HELPER)
     for state in (training(1.0), {"only": torch.rand(3)}, {"none": "at all"}, training(2.0)):
         assert joined(staged(state, buffer).content(ABOUT)) == pack(state, ABOUT)
 
