@@ -63,7 +63,7 @@ class Session:
             text, where = _read_config(config), config
         overrides = [(key, _absolute(value) if key in _PLACES else value) for key, value in overrides]
         experiment = parse(text, where, overrides)
-        store = _reached(experiment)
+        store = _reached(experiment, console)
         own = store.read(layout.run_file(run, CONFIG))
         if own is not None and config is None:
             where = f"{layout.run_file(run, CONFIG)} and the command line"
@@ -91,7 +91,9 @@ class Session:
     def held(self) -> AbstractContextManager[Hold]:
         """Hold the run: one process at a time drives it. UserError says who does, and since when."""
         if self.store.url.startswith("head://"):
-            self.store.backend = _reached(self.experiment).backend  # the run's own configuration may name the fleet
+            self.store.backend = _reached(
+                self.experiment, self.console
+            ).backend  # the run's own configuration may name the fleet
         find_committer(self.store, self.say)
         lock = self.path(CONFIG).with_name(".lock")  # unlisted: where locks are mandatory, nobody else may read it
         return driving(self.store, self.run, lock, Watch(self.say), take_over=self.take_over)
@@ -173,13 +175,14 @@ class StopSignal:
         self._asked = True
 
 
-def _reached(experiment: Experiment) -> Store:
+def _reached(experiment: Experiment, console: Console) -> Store:
     """The experiment's store; the disk of a fleet's head is reached through Ray."""
     if experiment.store.url.startswith("head://") and experiment.fleet.address is not None:
         from coordinator.cluster import begin_ray  # Ray takes seconds to load
 
         begin_ray(experiment.fleet.address)
-    return with_run_files_here(open_store(experiment.store.url), Path(experiment.store.cache_folder).expanduser())
+    store = open_store(experiment.store.url, tell=lambda sentence: console.print(sentence, markup=False))
+    return with_run_files_here(store, Path(experiment.store.cache_folder).expanduser())
 
 
 def _absolute(place: object) -> object:

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
 def _look_after(arguments: Sequence[str]) -> None:
     kinds = tyro.conf.FlagCreatePairsOff[Check | Ls | Gc]
     given: Check | Ls | Gc = tyro.cli(kinds, prog="foldfleet store", description=__doc__, args=list(arguments))
-    if not (store := open_store(given.url)).list(""):
+    if not (store := open_store(given.url, tell=print)).list(""):
         raise UserError("there is nothing in this store", where=store.url, mend="give --store's URL; head:// there")
     given.act(store, terminal())
 

@@ -16,6 +16,7 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 60.0
 FIRST_PATIENCE_SECONDS = 10.0
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.25, 15.0
+_TOLD_AT = 3  # tries, after less than two seconds
 
 
 class Retrying:
@@ -26,6 +27,7 @@ class Retrying:
     more on a new connection, with credentials read anew. Reading goes on from where it was cut off.
 
     Patience is `first_patience_seconds` until the first answer: a store that never answered may well be misspelt.
+    A call that is tried for longer than a moment is told once.
     """
 
     def __init__(
@@ -34,13 +36,14 @@ class Retrying:
         patience_seconds: float = PATIENCE_SECONDS,
         *,
         first_patience_seconds: float = FIRST_PATIENCE_SECONDS,
+        tell: Callable[[str], object] = lambda _sentence: None,
         clock: Clock = time.monotonic,
         sleep: Sleep = time.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.inner, self.url = backend, backend.url
         self._patience, self._clock, self._sleep, self._draw = first_patience_seconds, clock, sleep, draw
-        self._known_patience = patience_seconds
+        self._known_patience, self._tell = patience_seconds, tell
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         return self._patiently(lambda: self.inner.put_if_absent(key, data))
@@ -81,7 +84,7 @@ class Retrying:
                 self._patience = self._known_patience
                 return found
             except (StoreDownError, StoreRefusedError) as error:
-                self._open_anew(trial.seconds_after(error))
+                self._open_anew(trial, error)
 
     def _read_on(self, key: str, start: int, parts: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         place, trial = start, _Trial(self._patience, self._clock, self._draw)
@@ -93,13 +96,16 @@ class Retrying:
                     trial = _Trial(self._patience, self._clock, self._draw)  # a long transfer may meet many troubles
                 return
             except (StoreDownError, StoreRefusedError) as error:
-                self._open_anew(trial.seconds_after(error))
+                self._open_anew(trial, error)
                 again = self._patiently(partial(self.inner.parts, key, place))
                 if again is None:
                     raise  # removed meanwhile: what was read so far is of no use
                 parts = again
 
-    def _open_anew(self, seconds: float) -> None:
+    def _open_anew(self, trial: _Trial, error: StoreDownError | StoreRefusedError) -> None:
+        seconds = trial.seconds_after(error)
+        if trial.tries == _TOLD_AT:
+            self._tell(f"{error.what} ({error.where}): trying again for up to {self._patience:.0f} s")
         self._sleep(seconds)
         self.inner.close()
 
@@ -112,6 +118,7 @@ class _Trial:
         self._until = clock() + patience_seconds
         self._longest = _FIRST_WAIT_SECONDS
         self._refused = False
+        self.tries = 0
 
     def seconds_after(self, error: StoreDownError | StoreRefusedError) -> float:
         """Seconds to wait after `error`, which is raised again when the tries are at their end."""
@@ -119,6 +126,7 @@ class _Trial:
         if self._clock() >= self._until or (refused and self._refused):
             raise error
         self._refused = self._refused or refused
+        self.tries += 1
         seconds = self._longest * (1 + self._draw()) / 2
         self._longest = min(2 * self._longest, _LONGEST_WAIT_SECONDS)
         return seconds

@@ -189,8 +189,10 @@ class Store:
 _RUN_AGAIN = "restore it from a copy, or remove the records that name it and give the same command again"
 
 
-def open_store(url: str, single_committer: bool = False) -> Store:
-    """Open the store at a path or URL. UserError for a kind that is not known.
+def open_store(
+    url: str, single_committer: bool = False, tell: Callable[[str], object] = lambda _sentence: None
+) -> Store:
+    """Open the store at a path or URL. UserError for a kind that is not known. `tell` hears of calls tried again.
 
     `single_committer`: the disk there cannot let one of several writers win; one process of the Ray cluster that this
     process belongs to commits for all.
@@ -200,7 +202,7 @@ def open_store(url: str, single_committer: bool = False) -> Store:
         from shared_store.head import committed_by_one  # Ray takes seconds to load
 
         backend = committed_by_one(backend, partial(open_backend, url))
-    return Store(Retrying(backend))
+    return Store(Retrying(backend, tell=tell))
 
 
 def open_backend(url: str) -> Backend:

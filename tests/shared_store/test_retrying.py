@@ -30,7 +30,7 @@ class Trying:
         self.memory.publish(KEY, Content(TEXT))
         self.calls: list[tuple[str, str]] = []
         self.faults = list(faults)
-        self.now, self.waits = 0.0, list[float]()
+        self.now, self.waits, self.told = 0.0, list[float](), list[str]()
         self.faulty = FaultyBackend(self.memory, self.choose)
         self.retrying = Retrying(
             self.faulty,
@@ -39,6 +39,7 @@ class Trying:
             clock=lambda: self.now,
             sleep=self.sleep,
             draw=lambda: draw,
+            tell=self.told.append,
         )
 
     def choose(self, action: str, key: str) -> Fault:
@@ -91,6 +92,15 @@ def test_patience_is_short_with_a_store_that_never_answered() -> None:
     with pytest.raises(StoreDownError):
         trying.retrying.size(KEY)
     assert trying.now - before >= 60
+
+
+def test_a_person_is_told_once_of_a_call_that_takes_longer_than_a_moment() -> None:
+    short, long = Trying(DOWN, DOWN), Trying(*[DOWN] * 6)
+    for trying in (short, long):
+        trying.retrying.size(KEY)
+    assert not short.told
+    (told,) = long.told
+    assert "trying again for up to 60 s" in told
 
 
 def test_each_wait_is_drawn_between_its_half_and_its_whole() -> None:
