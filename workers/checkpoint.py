@@ -29,6 +29,7 @@ from workers.work import Work
 
 PATIENCE_SECONDS = 60.0
 """How long an attempt that stops or fails waits for disks that take nothing."""
+LANDING_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Checkpoints:
         self._landings = Landings(self._local, self._uploads, self._staging, work, clock=clock, tell=tell, waits=waits)
         self._threads: list[Future[None]] = []
         self._told_commit = 0
+        self._taken: Position = (-1, -1)  # how far the newest snapshot is
+        self._waited_for: Position = (-1, -1)
         self._settled = False
 
     def __enter__(self) -> Checkpoints:
@@ -124,6 +127,7 @@ class Checkpoints:
         if buffer is None:
             return False
         self._landings.hand_over(Snapshot(buffer.fill(tree, tensors), buffer, at, best, logs or {}, taken_at))
+        self._taken = at
         self._start()
         return True
 
@@ -150,6 +154,19 @@ class Checkpoints:
     def is_behind(self) -> bool:
         """Whether a snapshot waits for the one before it to be written."""
         return self._landings.is_behind
+
+    def keep_within(self, interval_seconds: float, began: float, until: float) -> None:
+        """Let a snapshot that is slow to land come down before work that no commit has exceeds the interval.
+
+        `until`: when the next chance to wait comes; `began`: when this attempt did. Waits some seconds, and once for
+        each snapshot, so that a disk that hangs does not hold up the training.
+        """
+        since = self._landings.taken_at
+        if until - (began if since is None else since) <= interval_seconds or self._landings.error is not None:
+            return
+        if self._taken > self._landings.at and self._taken != self._waited_for:
+            self._waited_for = self._taken
+            self._landings.settle(LANDING_PATIENCE_SECONDS)
 
     def land(self) -> None:
         """Wait until every snapshot is a commit. StoreError when neither tier takes them for all our patience."""

@@ -58,6 +58,7 @@ class Landings:
         self.best: str | None = None  # digest of the best weights of the newest snapshot that landed
         self.seconds = 0.0  # to expect of a landing, from the snapshot on: what the slowest of late ones took
         self.at: Position = (-1, -1)  # of the newest snapshot that landed
+        self.taken_at: float | None = None  # when that one was taken
         self._waiting: Snapshot | None = None
         self._writing: Snapshot | None = None
         self._turn = threading.Condition()
@@ -166,7 +167,7 @@ class Landings:
         else:
             self._disk.over()
             self._uploads.offer(Landed(commit, snapshot.logs))
-        self.at = snapshot.at
+        self.at, self.taken_at = snapshot.at, snapshot.taken_at
         self.seconds = max(self._clock() - snapshot.taken_at, _REMEMBERED * self.seconds)
 
     def _here(self, snapshot: Snapshot) -> Commit:

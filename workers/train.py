@@ -108,7 +108,7 @@ class _Fold:
         self.story.log += [*self.notes, *self.checkpoints.news().notes, note]
         self.notes = []
         self.pace = Pace(self.clock(), self.total_step())
-        self.cadence.snapshot_at = self.clock()
+        self.began = self.cadence.snapshot_at = self.clock()
         self.report(note=note)
 
     def train_epoch(self) -> None:
@@ -144,6 +144,7 @@ class _Fold:
         elif now - self.pace.reported_at >= REPORT_SECONDS:
             self.learner.look()
             self.report()
+        self.checkpoints.keep_within(self.cadence.interval_seconds, self.began, now + step_seconds)
         self.tell()
 
     def stop(self) -> None:

@@ -461,3 +461,38 @@ def test_no_thread_is_left(machine: Machine) -> None:
         checkpoints.commit(state(11), (1, 11))
         checkpoints.land()
     assert threading.active_count() == before
+
+
+def test_training_waits_for_a_slow_landing_before_a_kill_could_cost_more_than_the_interval(machine: Machine) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(_action: str, _key: str) -> None:
+        begun.set()
+        assert go_on.wait(SECONDS)
+
+    with machine.attempt() as checkpoints:
+        checkpoints.resume()
+        machine.failing["tier"] = slowly
+        assert checkpoints.commit(state(11), (1, 11))
+        assert begun.wait(SECONDS)
+        checkpoints.keep_within(300, began=0.0, until=300.0)
+        assert checkpoints.landed_at < (1, 11), "work since the beginning is within the interval yet"
+        threading.Timer(0.1, go_on.set).start()
+        checkpoints.keep_within(300, began=0.0, until=301.0)
+        assert checkpoints.landed_at == (1, 11)
+
+
+def test_training_waits_once_for_a_landing_that_does_not_come(machine: Machine) -> None:
+    with machine.attempt() as checkpoints:
+        checkpoints.resume()
+        for place in ("tier", "store"):
+            machine.fails(place, StoreDownError)
+        assert checkpoints.commit(state(11), (1, 11))
+        for until in (301.0, 302.0, 303.0):
+            checkpoints.keep_within(300, began=0.0, until=until)
+        assert checkpoints.landed_at < (1, 11)
+        for place in ("tier", "store"):
+            machine.works(place)
+        assert checkpoints.commit(state(12), (1, 12), must=True)
+        checkpoints.land()
+        assert checkpoints.landed_at == (1, 12)
