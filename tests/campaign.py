@@ -170,7 +170,7 @@ class Campaign:
 
     @property
     def late(self) -> int:
-        """Kills that cost more than an interval: the thread that writes a snapshot began late on a busy machine."""
+        """Kills that cost more than an interval."""
         return sum(lost > INTERVAL_STEPS for kind in self.lost.values() for lost in kind)
 
     def round(self, place: str, store_url: str, environment: dict[str, str], enough: int) -> None:

@@ -38,5 +38,4 @@ def test_whoever_is_killed_whenever_every_fold_ends_as_if_left_alone(
                 break
     with capsys.disabled():
         sys.stdout.write(f"{campaign.report()}, in {time.monotonic() - began:.0f} s\n")
-    assert max(lost for kind_of_kill in campaign.lost.values() for lost in kind_of_kill) <= INTERVAL_STEPS + 1
-    assert campaign.late <= max(1, campaign.kills // 50)
+    assert max(lost for kind_of_kill in campaign.lost.values() for lost in kind_of_kill) <= INTERVAL_STEPS
