@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from coordinator.journal import Journal
 from shared_store import layout
-from shared_store.backend import Backend, Content, Entry
+from shared_store.backend import Backend, Content, Passing
 from shared_store.layout import slug
 from shared_store.local import LocalBackend
 from shared_store.store import Store
@@ -46,47 +46,32 @@ def journal_here(store: Store, run: str) -> Iterator[Journal]:
             store.publish(key, path.read_bytes())
 
 
-class _RunFilesHere:
+class _RunFilesHere(Passing):
     """A backend elsewhere, and a folder here for what lies below `runs/`. Truth is read from the backend alone."""
 
-    def __init__(self, backend: Backend, here: LocalBackend) -> None:
-        self.url = backend.url
-        self._backend, self._here = backend, here
-
-    def put_if_absent(self, key: str, data: bytes) -> bool:
-        return self._backend.put_if_absent(key, data)
+    def __init__(self, inner: Backend, here: LocalBackend) -> None:
+        super().__init__(inner)
+        self._here = here
 
     def publish(self, key: str, content: Content) -> None:
-        self._backend.publish(key, content)
+        self.inner.publish(key, content)
         if key.startswith(_RUNS):
             self._here.publish(key, content)
-
-    def parts(self, key: str, start: int = 0) -> Iterator[bytes | memoryview] | None:
-        return self._backend.parts(key, start)
 
     def size(self, key: str) -> int | None:
         """None also for a run's file that is not here yet, so that whoever asks publishes it again."""
         if key.startswith(_RUNS) and self._here.size(key) is None:
             return None
-        return self._backend.size(key)
+        return self.inner.size(key)
 
     def move(self, key: str, to: str) -> None:
         assert not key.startswith(_RUNS), f"{key} is for people, and overwritten in its place"
-        self._backend.move(key, to)
+        self.inner.move(key, to)
 
     def delete(self, key: str) -> None:
-        self._backend.delete(key)
+        self.inner.delete(key)
         if key.startswith(_RUNS):
             self._here.delete(key)
 
-    def list(self, prefix: str) -> list[Entry]:
-        return self._backend.list(prefix)
-
-    def leftovers(self) -> Sequence[Entry]:
-        return self._backend.leftovers()
-
     def local_path(self, key: str) -> Path | None:
         return self._here.local_path(key) if key.startswith(_RUNS) else None
-
-    def close(self) -> None:
-        self._backend.close()

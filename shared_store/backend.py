@@ -113,3 +113,40 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of connections. The next call opens them anew, with credentials read anew."""
+
+
+class Passing:
+    """A backend that passes every call on to `inner`: what is to be otherwise is overridden."""
+
+    def __init__(self, inner: Backend) -> None:
+        self.inner, self.url = inner, inner.url
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        return self.inner.put_if_absent(key, data)
+
+    def publish(self, key: str, content: Content) -> None:
+        self.inner.publish(key, content)
+
+    def parts(self, key: str, start: int = 0) -> Iterator[bytes | memoryview] | None:
+        return self.inner.parts(key, start)
+
+    def size(self, key: str) -> int | None:
+        return self.inner.size(key)
+
+    def move(self, key: str, to: str) -> None:
+        self.inner.move(key, to)
+
+    def delete(self, key: str) -> None:
+        self.inner.delete(key)
+
+    def list(self, prefix: str) -> list[Entry]:
+        return self.inner.list(prefix)
+
+    def leftovers(self) -> Sequence[Entry]:
+        return self.inner.leftovers()
+
+    def local_path(self, key: str) -> Path | None:
+        return self.inner.local_path(key)
+
+    def close(self) -> None:
+        self.inner.close()
