@@ -7,9 +7,10 @@ import multiprocessing
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from shared_store.backend import Content
 from shared_store.hashing import sha256_of_file
@@ -18,17 +19,24 @@ from shared_store.store import Store, open_store
 _SAMPLE_SECONDS = 0.005
 
 
-class Client(Protocol):
+class Client(ABC):
     """Another process with a store of its own open."""
 
     def put(self, what: str, source: Path) -> float:
         """Seconds to put a file as a blob whose name is known."""
+        return self._ask("put", what, str(source))
 
     def get(self, what: str, source: Path, target: Path) -> float:
         """Seconds to get the blob of `source` into the file `target`, verified; both are gone afterwards."""
+        return self._ask("get", what, str(source), str(target))
 
     def memory_mb(self, what: str) -> float:
         """The most that a transfer named `what` added to the memory of any process that took part."""
+        return self._ask("memory_mb", what)
+
+    @abstractmethod
+    def _ask(self, method: str, *words: str) -> float:
+        """What a method of the other process's Transfers returns."""
 
 
 class Transfers:
@@ -85,23 +93,14 @@ def memory_mb(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))) * 1024 / 1e6
 
 
-class _SpawnedClient:
+class _SpawnedClient(Client):
     """A client in a spawned process, asked over a pipe."""
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
 
-    def put(self, what: str, source: Path) -> float:
-        return self._ask("put", what, str(source))
-
-    def get(self, what: str, source: Path, target: Path) -> float:
-        return self._ask("get", what, str(source), str(target))
-
-    def memory_mb(self, what: str) -> float:
-        return self._ask("memory_mb", what)
-
-    def _ask(self, *words: str) -> float:
-        self._pipe.send(words)
+    def _ask(self, method: str, *words: str) -> float:
+        self._pipe.send((method, *words))
         return float(self._pipe.recv())
 
 
@@ -126,20 +125,11 @@ def local_client(url: str, environment: dict[str, str]) -> Iterator[Client]:
         process.join(30)
 
 
-class _FarClient:
+class _FarClient(Client):
     """A client that is an actor on another Ray node than the head's."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self._ray, self._actor = ray, actor
-
-    def put(self, what: str, source: Path) -> float:
-        return self._ask("put", what, str(source))
-
-    def get(self, what: str, source: Path, target: Path) -> float:
-        return self._ask("get", what, str(source), str(target))
-
-    def memory_mb(self, what: str) -> float:
-        return self._ask("memory_mb", what)
 
     def watch(self, pid: int) -> None:
         self._ray.get(self._actor.watch.remote(pid), timeout=60)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from ctypes import c_long
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from fold_support import kill_me, small_work
 from support import RecordingReporter
 
-from shared_store.backend import Backend, Content, Entry
+from shared_store.backend import Backend, Content, Passing
 from shared_store.cache import Cache
 from shared_store.commits import put_result, read_result
 from shared_store.store import Store, open_store
@@ -73,11 +73,11 @@ class HalfContent(Content):
                 kill_me()
 
 
-class KillingBackend:
+class KillingBackend(Passing):
     """`inner`, in a process that is killed the n-th time it comes to a point; never without one."""
 
     def __init__(self, inner: Backend, kill: Kill | None) -> None:
-        self.inner, self.url = inner, inner.url
+        super().__init__(inner)
         self.is_landing = False  # a blob was begun, and no commit names it yet
         self._point, self._left = (kill.point, kill.nth) if kill else ("", 0)
 
@@ -101,27 +101,6 @@ class KillingBackend:
         if key.startswith("blobs/"):
             self._come_to(CLEANING)
         self.inner.delete(key)
-
-    def parts(self, key: str, start: int = 0) -> Iterator[bytes | memoryview] | None:
-        return self.inner.parts(key, start)
-
-    def size(self, key: str) -> int | None:
-        return self.inner.size(key)
-
-    def move(self, key: str, to: str) -> None:
-        self.inner.move(key, to)
-
-    def list(self, prefix: str) -> list[Entry]:
-        return self.inner.list(prefix)
-
-    def leftovers(self) -> Sequence[Entry]:
-        return self.inner.leftovers()
-
-    def local_path(self, key: str) -> Path | None:
-        return self.inner.local_path(key)
-
-    def close(self) -> None:
-        self.inner.close()
 
     def _come_to(self, point: str) -> None:
         if self._is_at(point):
