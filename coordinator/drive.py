@@ -12,7 +12,7 @@ from coordinator.graph import Graph
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
 from coordinator.plan import plan
-from coordinator.retry import Budgets
+from coordinator.retry import Budgets, Rules
 from shared_store.commits import read_result
 from shared_store.store import Store
 
@@ -37,7 +37,7 @@ def drive(
     once it is true running tasks commit and end: `ledger.stopping` then, and `ledger.all_done` is false.
     Exceptions (a second Ctrl-C) pass through: the caller closes the fleet in any case.
     """
-    ledger = Ledger(graph, Budgets(crashes=settings.attempts))
+    ledger = Ledger(graph, Rules(Budgets(crashes=settings.attempts)))
     turn = _Turn(ledger, journal, watch)
     turn.take(Tick(clock()))
     turn.take(RunBegan(tuple(graph.tasks)))
@@ -45,10 +45,7 @@ def drive(
         if read_result(store, task) is not None:
             turn.take(ResultFound(task))
     while ledger.finished is None:
-        turn.take(Tick(clock()))
-        if stop() and not ledger.stopping:
-            turn.take(StopRequested())
-        for order in plan(ledger, ledger.now):
+        for order in plan(ledger):
             turn.take(order)
             match order:
                 case Start():
@@ -60,6 +57,8 @@ def drive(
             turn.take(Tick(clock()))
             for fact in facts:
                 turn.take(fact)
+            if stop() and not ledger.stopping:
+                turn.take(StopRequested())
     return ledger
 
 

@@ -35,11 +35,13 @@ OPEN = (State.WAITING, State.READY, State.RUNNING, State.ENDED)
 class Attempt:
     """One try at a task. `outcome` stays None while it runs."""
 
-    number: int
     machine: str
     slot: int
+    number: int
     started: float
     told_to_stop: bool = False
+    heard: float = 0.0  # when it last gave a sign of life
+    micro_batch: int | None = None
     commit: int | None = None
     outcome: Outcome | None = None
     ended: float = 0.0
@@ -61,4 +63,9 @@ class Entry:
 
     def history(self) -> list[Ended]:
         """The attempts that are over, as retry.py judges them."""
-        return [Ended(a.outcome, a.ended, a.commit is not None) for a in self.attempts if a.outcome is not None]
+        return [
+            Ended(a.outcome, a.ended, a.commit is not None, a.machine, a.micro_batch)
+            for a in self.attempts
+            if a.outcome is not None
+        ]
+

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from workers.tasks import Failure, Outcome, Progress
 
@@ -20,20 +20,51 @@ class RunBegan:
 
 @dataclass(frozen=True)
 class MachineJoined:
-    """A machine offers `slots` tasks at once, of the given kinds (`Task.kind`)."""
+    """A machine offers `slots` tasks at once, of the given kinds (`Task.kind`); what its probe found of each slot."""
 
     machine: str
     slots: int
     kinds: tuple[str, ...]
     gpu: bool = False
+    memory_gb: float | None = None  # of a slot's card (or of its share of the machine); None: not known
+    system: str = ""  # "linux", "windows", "darwin"
+    labels: tuple[str, ...] = ()
+    speed: float | None = None  # of a slot, relative to any one reference for the whole fleet; None: not measured
+    link_mb_per_second: float | None = None  # to the store
 
 
 @dataclass(frozen=True)
 class MachineLeft:
-    """A machine is gone; what ran there is lost, though it may not have stopped."""
+    """A machine is gone, and what ran there has ended."""
 
     machine: str
     why: str = ""
+
+
+@dataclass(frozen=True)
+class MachineCut:
+    """A machine is out of reach. What ran there counts as lost, and may go on and commit for as long as it likes."""
+
+    machine: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class MachineDraining:
+    """A machine will be taken back at `until` seconds on the ledger's clock: nothing new starts there."""
+
+    machine: str
+    until: float
+
+
+@dataclass(frozen=True)
+class MachineProbed:
+    """What a probe that was ordered found. A machine in quarantine that passes takes work again."""
+
+    machine: str
+    passed: bool
+    what: str = ""
+    speed: float | None = None  # as in MachineJoined
 
 
 @dataclass(frozen=True)
@@ -75,6 +106,7 @@ class Start:
     machine: str
     slot: int
     attempt: int
+    micro_batch: int | None = None  # images on the card at once, where the recipe's own did not fit
 
 
 @dataclass(frozen=True)
@@ -83,6 +115,41 @@ class Stop:
 
     task: str
     attempt: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Migrate:
+    """Ask a running attempt to commit and end, and keep a slot of another machine for the next attempt."""
+
+    task: str
+    attempt: int
+    machine: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End an attempt that shows no sign of life: its process is ended without a word, its last commit stands."""
+
+    task: str
+    attempt: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Nothing new starts on `machine` until it passes a probe."""
+
+    machine: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """See whether `machine`, which nothing runs on, can work; `MachineProbed` is the answer."""
+
+    machine: str
 
 
 @dataclass(frozen=True)
@@ -100,12 +167,24 @@ class Finish:
     why: str
 
 
-Fact = RunBegan | MachineJoined | MachineLeft | Progressed | TaskEnded | ResultFound | StopRequested | Tick
-Order = Start | Stop | GiveUp | Finish
+Fact = (
+    RunBegan
+    | MachineJoined
+    | MachineLeft
+    | MachineCut
+    | MachineDraining
+    | MachineProbed
+    | Progressed
+    | TaskEnded
+    | ResultFound
+    | StopRequested
+    | Tick
+)
+Order = Start | Stop | Migrate | Kill | Drain | Probe | GiveUp | Finish
 Event = Fact | Order
 
-FACTS = (RunBegan, MachineJoined, MachineLeft, Progressed, TaskEnded, ResultFound, StopRequested, Tick)
-ORDERS = (Start, Stop, GiveUp, Finish)
+FACTS: tuple[type[Fact], ...] = get_args(Fact)
+ORDERS: tuple[type[Order], ...] = get_args(Order)
 _KINDS: dict[str, Callable[..., Event]] = {kind.__name__: kind for kind in (*FACTS, *ORDERS)}
 
 

@@ -21,14 +21,14 @@ from coordinator.retry import Verdict, judge
 Verdicts = Mapping[str, Verdict]
 
 
-def plan(ledger: Ledger, now: float) -> list[Order]:
-    """The orders for this turn, at `now` on the ledger's clock. They are applied to the ledger when they go out."""
+def plan(ledger: Ledger) -> list[Order]:
+    """The orders for this turn, at `ledger.now`. They are applied to the ledger when they go out."""
     verdicts = {
-        task: judge(ledger.entries[task].task, ledger.entries[task].history(), ledger.budgets)
+        task: judge(ledger.entries[task].task, ledger.entries[task].history(), ledger.rules.budgets)
         for task in sorted(ledger.ended)
     }
     orders: list[Order] = [*give_up_hopeless(verdicts)]
-    orders += stop_running(ledger) if ledger.stopping else start_ready(ledger, verdicts, now)
+    orders += stop_running(ledger) if ledger.stopping else start_ready(ledger, verdicts)
     return orders or finish(ledger)
 
 
@@ -40,13 +40,14 @@ def stop_running(ledger: Ledger) -> list[Order]:
     return [Stop(task, run.number) for task, run in sorted(ledger.running.items()) if not run.told_to_stop]
 
 
-def start_ready(ledger: Ledger, verdicts: Verdicts, now: float) -> list[Order]:
+def start_ready(ledger: Ledger, verdicts: Verdicts) -> list[Order]:
     """Fill free slots, the first slot of every machine before any second one."""
-    queues = _queues(ledger, verdicts, now)
+    queues = _queues(ledger, verdicts)
     heads = {kind: rank for kind, queue in queues.items() if (rank := next(queue, None)) is not None}
     orders: list[Order] = []
-    for slot, machine in sorted(ledger.free) if heads else ():
-        kinds = [kind for kind in ledger.machines[machine].kinds if kind in heads]
+    for machine, slot in sorted(ledger.slots.free, key=lambda place: (place[1], place[0])) if heads else ():
+        takes = ledger.slots.hosts[machine].joined.kinds
+        kinds = [kind for kind, rank in heads.items() if ledger.entries[ledger.by_rank[rank]].task.kind in takes]
         if not kinds:
             continue
         kind = min(kinds, key=heads.__getitem__)
@@ -66,12 +67,11 @@ def finish(ledger: Ledger) -> list[Order]:
     return [Finish("stopped")] if ledger.stopping else []
 
 
-def _queues(ledger: Ledger, verdicts: Verdicts, now: float) -> dict[str, Iterator[int]]:
-    """Ranks that may start, by kind of task, most urgent first: the ready, and the failed whose delay is over."""
+def _queues(ledger: Ledger, verdicts: Verdicts) -> dict[str, Iterator[int]]:
+    """Ranks that may start, by kind of work, most urgent first: the ready, and the failed whose delay is over."""
     again: dict[str, list[int]] = defaultdict(list)
     for task, verdict in verdicts.items():
-        if verdict.again and verdict.not_before <= now:
-            entry = ledger.entries[task]
-            again[entry.task.kind].append(entry.rank)
+        if verdict.again and verdict.not_before <= ledger.now:
+            again[ledger.estimates.keys[task]].append(ledger.entries[task].rank)
     kinds = {kind for kind, ranks in ledger.ready.items() if ranks} | set(again)
     return {kind: merge(ledger.ready[kind], sorted(again[kind])) for kind in sorted(kinds)}

@@ -13,12 +13,15 @@ Budgets are apart by kind of failure:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from workers.tasks import Failure, Outcome, Task, TrainTask
 
 LONGEST_DELAY_SECONDS = 60.0
+
+
+AGAINST_MACHINE = (Failure.CRASHED, Failure.HUNG)  # ends that count against the machine, until a task is done there
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,33 @@ class Budgets:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a task asks of a machine."""
+
+    memory_gb: float = 0.0
+    system: str = ""  # empty: any
+    label: str = ""  # empty: any
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the person set about placing and trying again."""
+
+    budgets: Budgets = Budgets()
+    pins: Mapping[str, str] = field(default_factory=dict)  # task's id -> the one machine it may run on
+    needs: Mapping[str, Needs] = field(default_factory=dict)  # by task's id; none: anything goes
+    hang_seconds: float = 3600.0  # without a sign of life an attempt is ended
+
+
+@dataclass(frozen=True)
 class Ended:
     """One attempt that is over: how, when, and whether it left a new commit."""
 
     outcome: Outcome
     at: float  # seconds, on the ledger's clock
     committed: bool = False
+    machine: str = ""
+    micro_batch: int | None = None  # that the coordinator asked for
 
 
 @dataclass(frozen=True)
@@ -54,7 +78,7 @@ def judge(task: Task, history: Sequence[Ended], budgets: Budgets) -> Verdict:
     last = history[-1]
     failure = last.outcome.failure
     assert failure is not None, f"{task.name}: nothing to judge, attempt {last.outcome.attempt} is done"
-    if failure is Failure.LOST:
+    if failure in (Failure.LOST, Failure.PREEMPTED, Failure.HUNG):
         return _unless_barren(task, history, budgets.barren_losses)
     if failure is Failure.STORE and last.outcome.transient:
         return _unless_barren(task, history, budgets.outages)

@@ -158,6 +158,7 @@ class Progress:
     seconds_left: float | None = None
     commit: int | None = None  # number of the newest commit, when this report follows one
     note: str = ""  # a sentence for people, e.g. "resumed at epoch 2, step 31"
+    best_epoch: int | None = None  # the finished epoch with the best validation so far, counted from 1
 
 
 class Failure(StrEnum):
@@ -165,6 +166,8 @@ class Failure(StrEnum):
 
     STOPPED = "stopped"  # asked to stop; its last step is committed
     LOST = "lost"  # its machine or process is gone
+    PREEMPTED = "preempted"  # its machine was taken back
+    HUNG = "hung"  # no sign of life; its process was ended
     OUT_OF_MEMORY = "out of memory"
     NAN = "nan"  # the loss is not a finite number
     BAD_INPUT = "bad input"  # the person can mend it; trying again cannot

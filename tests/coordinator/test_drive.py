@@ -96,12 +96,12 @@ def test_a_lost_machine_costs_only_its_running_tasks(store: Store, tmp_path: Pat
     cut = []
 
     def cut_once(event: Event, ledger: Ledger) -> None:
-        if not cut and isinstance(event, Progressed) and "attic" in ledger.machines:
+        if not cut and isinstance(event, Progressed) and "attic" in ledger.slots.hosts:
             cut.append(event)
             fleet.cut("attic")
 
     ledger = driven(store, fleet, tmp_path / "events.jsonl", watch=cut_once)
-    assert ledger.all_done and "attic" not in ledger.machines
+    assert ledger.all_done and "attic" not in ledger.slots.hosts
     tries = [len(entry.attempts) for entry in ledger.entries.values()]
     assert sorted(tries) == [1] * (len(tries) - 1) + [2]
 
@@ -137,7 +137,7 @@ def test_replaying_the_journal_gives_the_same_orders(store: Store, tmp_path: Pat
         ledger.apply(Tick(at))
         if isinstance(event, Start):
             if not planned:
-                planned = list(plan(ledger, ledger.now))
+                planned = list(plan(ledger))
             given.append(event)
             assert planned.pop(0) == event
         ledger.apply(event)

@@ -25,7 +25,7 @@ from coordinator.events import (
 )
 from coordinator.ledger import Ledger, State
 from coordinator.plan import plan
-from coordinator.retry import Budgets
+from coordinator.retry import Budgets, Rules
 from workers.tasks import Failure, Outcome, Progress
 
 BOX = MachineJoined("box", 2, ("train", "label", "bundle", "predict"))
@@ -132,7 +132,7 @@ def test_what_cannot_follow_is_refused(events: list[Event]) -> None:
 def test_whatever_happens_the_indices_hold_and_the_run_ends(seed: int, labels: str) -> None:
     """Machines come and go, attempts end in every way, old attempts speak up late; one machine keeps coming back."""
     chance = random.Random(seed)
-    ledger = Ledger(small_graph(folds=3, labels=labels), Budgets(crashes=2))
+    ledger = Ledger(small_graph(folds=3, labels=labels), Rules(Budgets(crashes=2)))
     ends: dict[str, int] = {}
     past: list[Outcome] = []
     now = 0.0
@@ -145,7 +145,7 @@ def test_whatever_happens_the_indices_hold_and_the_run_ends(seed: int, labels: s
     for _ in range(4000):
         now += chance.choice([0.1, 1.0, 30.0])
         take(Tick(now))
-        for order in plan(ledger, now):
+        for order in plan(ledger):
             take(order)
         if ledger.finished is not None:
             break
@@ -160,7 +160,7 @@ def test_whatever_happens_the_indices_hold_and_the_run_ends(seed: int, labels: s
 
 def _facts(chance: random.Random, ledger: Ledger, past: list[Outcome]) -> list[Event]:
     facts: list[Event] = []
-    if "box" not in ledger.machines:
+    if "box" not in ledger.slots.hosts:
         facts.append(BOX)
     elif chance.random() < 0.1:
         return [MachineLeft("box", "cut")]

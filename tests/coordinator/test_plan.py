@@ -33,7 +33,7 @@ def ledger_after(*events: Event) -> Ledger:
 
 
 def carried_out(ledger: Ledger) -> list[Event]:
-    orders = plan(ledger, ledger.now)
+    orders = plan(ledger)
     for order in orders:
         ledger.apply(order)
     return list(orders)
@@ -47,7 +47,7 @@ def test_ready_tasks_go_onto_free_slots_and_no_further() -> None:
 
 def test_every_machine_gets_its_first_task_before_any_its_second() -> None:
     ledger = ledger_after(BOX, MachineJoined("attic", 2, WORK))
-    assert [(order.machine, order.slot) for order in plan(ledger, 0.0) if isinstance(order, Start)] == [
+    assert [(order.machine, order.slot) for order in plan(ledger) if isinstance(order, Start)] == [
         ("attic", 0),
         ("box", 0),
         ("attic", 1),
@@ -56,16 +56,16 @@ def test_every_machine_gets_its_first_task_before_any_its_second() -> None:
 
 def test_the_longest_chain_goes_first() -> None:
     ledger = ledger_after(*[ResultFound(task) for task in TEACHERS[:2]], MachineJoined("box", 1, WORK))
-    first = plan(ledger, 0.0)[0]
+    first = plan(ledger)[0]
     assert isinstance(first, Start) and first.task == TEACHERS[2]  # not a label, whose chain is shorter
 
 
 def test_a_task_goes_only_where_its_kind_is_taken() -> None:
     found = [ResultFound(task) for task in GRAPH.tasks if not task.startswith(("search", "bundle", "predict"))]
     ledger = ledger_after(*found, BOX)
-    assert plan(ledger, 0.0) == []  # the search waits for a driver, it does not fail
+    assert plan(ledger) == []  # the search waits for a driver, it does not fail
     ledger.apply(MachineJoined("driver", 1, ("search",)))
-    assert plan(ledger, 0.0) == [Start(GRAPH.named("search/")[0], "driver", 0, 1)]
+    assert plan(ledger) == [Start(GRAPH.named("search/")[0], "driver", 0, 1)]
 
 
 def test_a_failed_task_waits_for_its_delay_and_starts_with_the_next_attempt() -> None:
@@ -73,14 +73,15 @@ def test_a_failed_task_waits_for_its_delay_and_starts_with_the_next_attempt() ->
     for task in TEACHERS[:2]:
         ledger.apply(ResultFound(task))
     ledger.apply(TaskEnded(Outcome(TEACHERS[2], 1, Failure.CRASHED)))
-    assert plan(ledger, 50.5) == []
-    assert plan(ledger, 51.0) == [Start(TEACHERS[2], "box", 0, 2)]
+    assert plan(ledger) == []
+    ledger.apply(Tick(51.0))
+    assert plan(ledger) == [Start(TEACHERS[2], "box", 0, 2)]
 
 
 def test_a_hopeless_task_is_given_up_with_its_reason() -> None:
     bad = Outcome(TEACHERS[0], 1, Failure.BAD_INPUT, "no model of that name", "recipe.model", "choose another")
     ledger = ledger_after(BOX, Start(TEACHERS[0], "box", 0, 1), TaskEnded(bad))
-    given_up = plan(ledger, 0.0)[0]
+    given_up = plan(ledger)[0]
     assert isinstance(given_up, GiveUp) and "choose another" in given_up.why
 
 
@@ -94,7 +95,7 @@ def test_after_a_stop_request_nothing_starts_and_each_running_task_is_told_once(
 
 
 def test_the_run_finishes_when_all_is_done() -> None:
-    assert plan(ledger_after(*[ResultFound(task) for task in GRAPH.tasks]), 0.0) == [Finish("all done")]
+    assert plan(ledger_after(*[ResultFound(task) for task in GRAPH.tasks])) == [Finish("all done")]
 
 
 def test_the_run_finishes_when_nothing_more_can_be_done() -> None:
@@ -111,4 +112,4 @@ def test_the_run_finishes_when_nothing_more_can_be_done() -> None:
 
 
 def test_a_task_waits_while_no_machine_is_there() -> None:
-    assert plan(ledger_after(), 0.0) == []
+    assert plan(ledger_after()) == []
