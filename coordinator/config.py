@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
+from coordinator.variants import Variant, check_recipes, variants_of
 from shared_store.errors import UserError
 from workers.recipe import Recipe
 
@@ -44,6 +45,8 @@ class FoldsSection(Section):
     selection_fraction: Annotated[float, Field(gt=0, lt=0.9)] = 0.15
     """Share of the train photos cut off before the folds, when no `data.selection` is given."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """Train every fold this many times, each time with the recipe's next seed."""
 
 
 class DistillSection(Section):
@@ -91,10 +94,22 @@ class Experiment(Section):
     data: DataSection = DataSection()
     folds: FoldsSection = FoldsSection()
     recipe: Recipe = Recipe()
+    recipes: dict[str, dict[str, Any]] = {}
+    """Several recipes in one run, by name: each is `recipe` with these keys replaced. None: `recipe` alone."""
     distill: DistillSection = DistillSection()
     ensemble: EnsembleSection = EnsembleSection()
     fleet: FleetSection = FleetSection()
     store: StoreSection = StoreSection()
+
+    @field_validator("recipes")
+    @classmethod
+    def _sound(cls, recipes: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        check_recipes(info.data.get("recipe"), recipes)
+        return recipes
+
+    def variants(self) -> tuple[Variant, ...]:
+        """What is trained on every fold: each recipe in each repeat. The one way to the recipes of a run."""
+        return variants_of(self.recipe, self.recipes, self.folds.repeats)
 
 
 def parse(text: str, where: str, overrides: Sequence[tuple[str, object]] = ()) -> Experiment:
@@ -161,6 +176,10 @@ def _one_mistake(details: ErrorDetails) -> tuple[str, str]:
     """(what is wrong, how to mend it) of one validation error."""
     path = [str(part) for part in details["loc"]]
     key = ".".join(path)
+    if path[:1] == ["recipes"] and details["type"] == "dict_type":
+        meant = [f"recipe.{name}" for name in path[1:] if name in Recipe.model_fields]
+        mend = f"did you mean {meant[0]}?" if meant else f"write {key}: {{}}"
+        return f"{key} = {details['input']!r} is no mapping of the keys in which a recipe differs", mend
     if details["type"] != "extra_forbidden":
         message = details["msg"].removeprefix("Value error, ")
         return f"{key} = {details['input']!r}: {message}" if key else message, f"give {key or 'it'} another value"
@@ -172,6 +191,8 @@ def _one_mistake(details: ErrorDetails) -> tuple[str, str]:
 
 def _keys_at(path: list[str]) -> list[str]:
     model: type[BaseModel] = Experiment
+    if path[:1] == ["recipes"]:  # recipes.NAME has the keys of recipe
+        path = ["recipe", *path[2:]]
     for part in path:
         inner = model.model_fields[part].annotation if part in model.model_fields else None
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):

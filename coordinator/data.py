@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +39,13 @@ class RunData:
     composed: Composed
     test_folds: str  # fold table (blob) of the test photos alone; empty without any
     table: FoldTable  # all photos
-    weights_sha256: str  # of the recipe's file with pretrained weights; empty without one
+    weights: Mapping[str, str]  # sha256 of the files with pretrained weights, by what `recipe.weights` says
 
     def graph(self, experiment: Experiment) -> Graph:
         """All tasks of the experiment on this data."""
         photos = Photos(self.composed.snapshot_id, self.composed.folds)
         test = Photos(self.prepared.test_snapshot_id, self.test_folds) if self.test_folds else None
-        return build(experiment, photos, self.table.classes, test, self.weights_sha256)
+        return build(experiment, photos, self.table.classes, test, self.weights)
 
     def record(self, store: Store, run: str) -> None:
         """Note in the run what it trains on, for commands that do not reach the photos themselves."""
@@ -52,7 +53,7 @@ class RunData:
             "prepared": self.prepared.to_bytes().decode(),
             "composed": self.composed.to_bytes().decode(),
             "test_folds": self.test_folds,
-            "weights_sha256": self.weights_sha256,
+            "weights": self.weights,
         }
         store.publish(layout.run_file(run, DATA), canonical_json(parts))
 
@@ -60,18 +61,22 @@ class RunData:
 def recorded_data(store: Store, run: str) -> RunData:
     """The data that a run noted. UserError when the run was never prepared."""
     noted = store.read(layout.run_file(run, DATA))
+    mend, where = f"foldfleet prepare DATA --store {store.url} --run {run}", f"{store.url}: runs/{run}"
     if noted is None:
-        mend = f"foldfleet prepare DATA --store {store.url} --run {run}"
-        raise UserError(f"the store knows no run {run}", where=f"{store.url}: runs/{run}", mend=mend)
+        raise UserError(f"the store knows no run {run}", where=where, mend=mend)
     parts = json.loads(noted)
+    if "weights" not in parts:
+        raise UserError("the run was prepared by an earlier foldfleet", where=f"{where}/{DATA}", mend=mend)
     composed, prepared = (
         Composed.from_bytes(parts["composed"].encode()),
         Prepared.from_bytes(parts["prepared"].encode()),
     )
-    return _whole(store, prepared, composed, parts["test_folds"], parts["weights_sha256"])
+    return _whole(store, prepared, composed, parts["test_folds"], parts["weights"])
 
 
-def _whole(store: Store, prepared: Prepared, composed: Composed, test_folds: str, weights: str) -> RunData:
+def _whole(
+    store: Store, prepared: Prepared, composed: Composed, test_folds: str, weights: Mapping[str, str]
+) -> RunData:
     tables = [read_folds(store, digest) for digest in (composed.folds, test_folds) if digest]
     return RunData(prepared, composed, test_folds, FoldTable(row for table in tables for row in table), weights)
 
@@ -125,7 +130,12 @@ def prepare_data(experiment: Experiment, store: Store, console: Console) -> RunD
         )
     snapshot.close()
     test_folds = store.put_blob(test.to_csv()) if len(test) else ""
-    return _whole(store, prepared, composed, test_folds, weights_sha256(experiment.recipe.weights))
+    return _whole(store, prepared, composed, test_folds, _weights(experiment))
+
+
+def _weights(experiment: Experiment) -> dict[str, str]:
+    read = {source: weights_sha256(source) for source in {v.recipe.weights for v in experiment.variants()}}
+    return {source: digest for source, digest in read.items() if digest}
 
 
 def describe(data: RunData) -> Table:

@@ -1,4 +1,4 @@
-"""The experiment as a graph of tasks: ids, inputs, order, the longest chain behind each; the leak rule.
+"""The experiment as a graph of tasks: ids, inputs, order, the longest chain behind each.
 
 A payload holds all that decides its result and nothing else. `fleet.*` and `store.*` are therefore never
 in it: where and how often a task commits changes no byte. `fleet.threads` is left out too, although a CPU
@@ -12,9 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any
 
 from coordinator.config import Experiment
+from coordinator.leaks import check_leaks
+from coordinator.variants import Variant
 from shared_store.errors import UserError
 from workers.tasks import (
     UNCOUNTED,
@@ -28,14 +30,13 @@ from workers.tasks import (
     to_json,
 )
 
-Kind = TypeVar("Kind", TrainTask, LabelTask)
-
 
 @dataclass(frozen=True)
 class Graph:
     """Tasks by id, inputs before those who use them.
 
-    `weights[id]` is the cost of the longest chain from the task, itself included, to the end, in epochs.
+    `weights[id]` is the cost of the longest chain from the task, itself included, to the end, in epochs (at the
+    largest image size).
     """
 
     tasks: dict[str, Task]
@@ -54,10 +55,10 @@ class Graph:
                     raise AssertionError(f"{task.name} needs {name}, which does not come before it")
                 followers[name].append(task_name)
             by_id[task_name] = task
-        weights: dict[str, float] = {}
+        weights, costs = dict[str, float](), _costs(by_id)
         for name in reversed(by_id):
             behind = max((weights[follower] for follower in followers[name]), default=0.0)
-            weights[name] = _cost(by_id[name]) + behind
+            weights[name] = costs[name] + behind
         return cls(by_id, {name: tuple(followers[name]) for name in by_id}, weights)
 
     def named(self, prefix: str) -> tuple[str, ...]:
@@ -82,67 +83,43 @@ class Photos:
 
 
 def build(
-    experiment: Experiment, photos: Photos, classes: tuple[str, ...], test: Photos | None, weights_sha256: str = ""
+    experiment: Experiment,
+    photos: Photos,
+    classes: tuple[str, ...],
+    test: Photos | None,
+    weights: Mapping[str, str] | None = None,
 ) -> Graph:
-    """All tasks of an experiment: teachers, labels, students, search, bundle and, with test images, predictions.
+    """The graph of `wire`'s tasks, with the leak rule asserted. UserError when the sections contradict each other."""
+    tasks = wire(experiment, photos, classes, test, weights or {})
+    check_leaks(tasks, experiment.folds.count, _is_nested(experiment))
+    return Graph.of(tasks)
 
+
+def wire(
+    experiment: Experiment, photos: Photos, classes: tuple[str, ...], test: Photos | None, weights: Mapping[str, str]
+) -> list[Task]:
+    """All tasks, inputs first: teachers, labels, students, search, bundle and, with test images, predictions.
+
+    Every recipe in every repeat has teachers, labels and students of its own; the search is over all of them.
     `photos` names the train and selection photos, `test` those to predict: they are apart, so that other test photos
-    make no other training. `classes` are sorted. `weights_sha256`: of the file with pretrained weights, if it is one.
-    UserError when the sections contradict each other.
+    make no other training. `classes` are sorted. `weights`: sha256 of the files with pretrained weights, by what
+    `recipe.weights` says. Nothing is checked for leaks: that is `build`'s.
     """
-    distill, count = experiment.distill, experiment.folds.count
-    two_rounds = distill.rounds == 2
-    nested = two_rounds and distill.labels == "nested"
-    if nested and count < 3:
+    count = experiment.folds.count
+    if _is_nested(experiment) and count < 3:
         raise UserError(
             f"nested labels need at least 3 folds, not {count}: a teacher holds out two of them",
             where="folds.count, distill.labels",
             mend="raise folds.count, or set distill.labels to oof",
         )
-    data = _Data(photos.snapshot, photos.folds, classes, weights_sha256)
-    held_out = list(combinations(range(count), 2)) if nested else [(fold,) for fold in range(count)]
-    teachers = [_train(experiment, data, "teacher", folds) for folds in held_out]
-    labels = [_label(data, teacher) for teacher in teachers] if two_rounds else []
-    students = [_student(experiment, data, fold, labels, nested) for fold in range(count)] if two_rounds else []
-    check_leaks([*teachers, *labels, *students], count, nested)
-    end = _end(experiment, data, [*teachers, *students], test)
-    return Graph.of([*teachers, *labels, *students, *end])
-
-
-def check_leaks(tasks: Sequence[Task], fold_count: int, nested: bool) -> None:
-    """AssertionError, by name, where a student would learn from a label that is not honest.
-
-    Every label comes from a teacher that held out the labelled fold; every fold that a student trains on is
-    labelled once and the folds it holds out never; with `nested`, the teacher held out the student's folds too.
-    """
-    by_id = {task_id(task): task for task in tasks}
-    for label in tasks:
-        if isinstance(label, LabelTask):
-            teacher = _expect(by_id, label.teacher, TrainTask)
-            seen = sorted(set(label.held_out) - set(teacher.held_out))
-            _require(not seen, f"{label.name} labels folds {seen}, which {teacher.name} trained on")
-            _require(not teacher.labels, f"{label.name} is taught by {teacher.name}, which learned from labels itself")
-            same = (label.snapshot, label.folds) == (teacher.snapshot, teacher.folds)
-            _require(same, f"{label.name} and {teacher.name} are not about the same data and folds")
-    for student in tasks:
-        if isinstance(student, TrainTask) and student.labels:
-            _check_student(student, [_expect(by_id, name, LabelTask) for name in student.labels], fold_count, nested)
-
-
-def _check_student(student: TrainTask, labels: Sequence[LabelTask], fold_count: int, nested: bool) -> None:
-    own = set(student.held_out)
-    labelled: list[int] = []
-    for label in labels:
-        same = (label.snapshot, label.folds) == (student.snapshot, student.folds)
-        _require(same, f"{student.name} and {label.name} are not about the same data and folds")
-        if nested:
-            saw = sorted(own - set(label.held_out))
-            _require(not saw, f"{student.name} takes {label.name}, whose teacher trained on its folds {saw}")
-        useful = set(label.held_out) - own
-        _require(bool(useful), f"{student.name} would wait for {label.name}, which labels only folds it never sees")
-        labelled += useful
-    wanted = [fold for fold in range(fold_count) if fold not in own]
-    _require(sorted(labelled) == wanted, f"{student.name} trains on {wanted} and has labels for {sorted(labelled)}")
+    data = _Data(photos.snapshot, photos.folds, classes)
+    groups = [
+        _group(experiment, data, variant, weights.get(variant.recipe.weights, "")) for variant in experiment.variants()
+    ]
+    teachers = [teacher for group in groups for teacher in group.teachers]
+    labels = [label for group in groups for label in group.labels]
+    students = [student for group in groups for student in group.students]
+    return [*teachers, *labels, *students, *_end(experiment, data, [*teachers, *students], test)]
 
 
 @dataclass(frozen=True)
@@ -152,30 +129,53 @@ class _Data:
     snapshot: str
     folds: str
     classes: tuple[str, ...]
-    weights_sha256: str
 
 
-def _train(
-    experiment: Experiment, data: _Data, round_name: str, held_out: tuple[int, ...], labels: tuple[str, ...] = ()
-) -> TrainTask:
-    composed = any(experiment.data.composites.values()) and round_name in experiment.data.composite_rounds
-    return TrainTask(
-        name=f"{round_name}/{_folds_name(held_out)}",
-        snapshot=data.snapshot,
-        folds=data.folds,
-        classes=data.classes,
-        held_out=held_out,
-        recipe=experiment.recipe.model_dump(mode="json"),
-        composites=composed,
-        labels=labels,
-        label_weight=experiment.distill.weight if labels else 0.0,
-        weights_sha256=data.weights_sha256,
-    )
+@dataclass(frozen=True)
+class _Group:
+    """The training of one variant."""
+
+    teachers: list[TrainTask]
+    labels: list[LabelTask]
+    students: list[TrainTask]
 
 
-def _label(data: _Data, teacher: TrainTask) -> LabelTask:
+def _is_nested(experiment: Experiment) -> bool:
+    return experiment.distill.rounds == 2 and experiment.distill.labels == "nested"
+
+
+def _group(experiment: Experiment, data: _Data, variant: Variant, weights_sha256: str) -> _Group:
+    """With `oof`, student j waits only for the labels it learns from, not for teacher j."""
+    folds, nested = range(experiment.folds.count), _is_nested(experiment)
+
+    def train(kind: str, held_out: tuple[int, ...], labels: tuple[str, ...] = ()) -> TrainTask:
+        return TrainTask(
+            name=variant.task_name(kind, _folds_name(held_out)),
+            snapshot=data.snapshot,
+            folds=data.folds,
+            classes=data.classes,
+            held_out=held_out,
+            recipe=variant.recipe.model_dump(mode="json"),
+            composites=any(experiment.data.composites.values()) and kind in experiment.data.composite_rounds,
+            labels=labels,
+            label_weight=experiment.distill.weight if labels else 0.0,
+            weights_sha256=weights_sha256,
+        )
+
+    teachers = [train("teacher", held_out) for held_out in combinations(folds, 2 if nested else 1)]
+    if experiment.distill.rounds == 1:
+        return _Group(teachers, [], [])
+    labels = {task_id(label): label for label in (_label(data, variant, teacher) for teacher in teachers)}
+    students = [
+        train("student", (fold,), tuple(name for name, label in labels.items() if (fold in label.held_out) == nested))
+        for fold in folds
+    ]
+    return _Group(teachers, list(labels.values()), students)
+
+
+def _label(data: _Data, variant: Variant, teacher: TrainTask) -> LabelTask:
     return LabelTask(
-        name=f"label/{_folds_name(teacher.held_out)}",
+        name=variant.task_name("label", _folds_name(teacher.held_out)),
         snapshot=data.snapshot,
         folds=data.folds,
         classes=data.classes,
@@ -184,22 +184,17 @@ def _label(data: _Data, teacher: TrainTask) -> LabelTask:
     )
 
 
-def _student(experiment: Experiment, data: _Data, fold: int, labels: Sequence[LabelTask], nested: bool) -> TrainTask:
-    """Student `fold` waits only for the labels it learns from: with `oof`, not for teacher `fold`."""
-    taken = tuple(task_id(label) for label in labels if (fold in label.held_out) == nested)
-    return _train(experiment, data, "student", (fold,), taken)
-
-
 def _end(experiment: Experiment, data: _Data, members: Sequence[TrainTask], test: Photos | None) -> list[Task]:
     """What follows the training: the search over all members, the exported winner, its predictions."""
+    by_id = {task_id(member): member for member in members}
     search = SearchTask(
         name="search/ensemble",
         folds=data.folds,
         classes=data.classes,
-        members=tuple(task_id(member) for member in members),
+        members=tuple(by_id),
         ensemble=experiment.ensemble.model_dump(mode="json"),
     )
-    described = tuple(_described(member) for member in members)
+    described = tuple(_described(name, member) for name, member in by_id.items())
     bundle = BundleTask(name="bundle/winner", search=task_id(search), members=described, classes=data.classes)
     if test is None:
         return [search, bundle]
@@ -209,29 +204,23 @@ def _end(experiment: Experiment, data: _Data, members: Sequence[TrainTask], test
     return [search, bundle, predict]
 
 
-def _described(member: TrainTask) -> dict[str, Any]:
+def _described(name: str, member: TrainTask) -> dict[str, Any]:
     """A member as the bundle's payload names it, without what does not change its weights."""
     recipe = {name: value for name, value in member.recipe.items() if name not in UNCOUNTED}
-    return {**to_json(member), "recipe": recipe, "id": task_id(member)}
+    return {**to_json(member), "recipe": recipe, "id": name}
 
 
 def _folds_name(held_out: tuple[int, ...]) -> str:
     return "fold" + "-".join(str(fold) for fold in held_out)
 
 
-def _cost(task: Task) -> float:
-    """Epochs that a task is worth before anything is measured; all but training is short."""
-    return float(task.recipe["epochs"]) if isinstance(task, TrainTask) else 0.1
+def _costs(tasks: Mapping[str, Task]) -> dict[str, float]:
+    """What each task is worth before anything is measured; all but training is short.
 
-
-def _expect(by_id: Mapping[str, Task], name: str, kind: type[Kind]) -> Kind:
-    task = by_id.get(name)
-    _require(isinstance(task, kind), f"{name} should be a {kind.__name__} of the same graph, and is {task}")
-    assert isinstance(task, kind)
-    return task
-
-
-def _require(holds: bool, story: str) -> None:
-    """An assertion that stays when Python runs with -O: a leak must never get by."""
-    if not holds:
-        raise AssertionError(story)
+    Training grows with its epochs and its pixels. In epochs at the largest image size of the graph: with one recipe
+    that is its epochs. What networks cost against one another is not known before they are measured.
+    """
+    trained = {name: task.recipe for name, task in tasks.items() if isinstance(task, TrainTask)}
+    largest = max((recipe["image_size"] for recipe in trained.values()), default=1)
+    costs = {name: recipe["epochs"] * (recipe["image_size"] / largest) ** 2 for name, recipe in trained.items()}
+    return {name: costs.get(name, 0.1) for name in tasks}

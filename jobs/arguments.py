@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
+from pydantic import BaseModel
 
 from coordinator.config import Experiment, scalar
 from shared_store.errors import UserError
+
+_RECIPES = "Several recipes in one run: --recipes.NAME.KEY VALUE for each key in which one differs from `recipe`."
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def parse_arguments(name: str, story: str, arguments: Sequence[str]) -> RunArgum
     """Read a command's arguments; `--help` prints them all and exits. UserError for one that is not known."""
     program = f"foldfleet {name}"
     if "-h" in arguments or "--help" in arguments:
-        tyro.cli(_WithSections, prog=program, description=story, args=["--help"])
+        tyro.cli(_WithSections, prog=program, description=f"{story}\n\n{_RECIPES}", args=["--help"])
     rest, overrides_given = _split_off_sections(arguments, program)
     known, unknown = tyro.cli(RunArguments, prog=program, description=story, args=rest, return_unknown_args=True)
     if unknown:
@@ -86,4 +89,5 @@ def _unknown(word: str, program: str) -> UserError:
 
 
 def _section_keys() -> dict[str, list[str]]:
-    return {section: list(type(getattr(Experiment(), section)).model_fields) for section in Experiment.model_fields}
+    sections = {name: getattr(Experiment(), name) for name in Experiment.model_fields}
+    return {name: list(type(value).model_fields) for name, value in sections.items() if isinstance(value, BaseModel)}

@@ -96,7 +96,7 @@ def _data(store: Store) -> RunData:
         test_copies={"a copy.jpg": first_test.image_id},
     )
     composed = Composed(snapshot, store.put_blob(learned_table.to_csv()), 0)
-    return RunData(prepared, composed, store.put_blob(test_table.to_csv()), table, "")
+    return RunData(prepared, composed, store.put_blob(test_table.to_csv()), table, {})
 
 
 def _result(task: Task, work: Work, data: RunData) -> Result:
