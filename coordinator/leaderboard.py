@@ -1,14 +1,14 @@
 """What a search leaves for people: the leaderboard, the comparison with simpler choices, the verdict in words. Pure.
 
 The leaderboard holds the best `LEADERBOARD_ROWS` ensembles and the baselines: the best single model and teacher, the
-plain means of all teachers, of all students and of all. A mean of more members than allowed may stand above the winner.
-Every row has its bootstrap interval. The winner is compared with each baseline on the same resamples; a baseline is *as
-good* where the interval of the difference reaches down to zero.
+plain means of all teachers, of all students, of all, and of each of several recipes' last round. A mean of more members
+than allowed may stand above the winner. Every row has its bootstrap interval. The winner is compared with each baseline
+on the same resamples; a baseline is *as good* where the interval of the difference reaches down to zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from coordinator.ensemble import (
     subsets,
     within_budget,
 )
+from coordinator.variants import recipe_of
 
 LEADERBOARD_ROWS = 50
 FEW_IMAGES = 500  # below this, the verdict warns that a choice among many is partly luck
@@ -204,12 +205,20 @@ def _baselines(pool: Pool, question: Question) -> dict[str, Ensemble]:
     teacher = next((single for single in best_first if pool.names[single[0]].startswith("teacher/")), None)
     if teacher is not None and teacher != best_first[0]:
         named[f"best single teacher ({pool.names[teacher[0]]})"] = teacher
-    every = range(len(pool.names))
-    for label, prefix in (("teachers", "teacher/"), ("students", "student/"), ("models", "")):
-        group = tuple(member for member in every if pool.names[member].startswith(prefix))
+    for label, group in _plain_means(pool.names):
         if len(group) > 1 and group not in named.values():
             named[f"plain mean of all {len(group)} {label}"] = group
     return named
+
+
+def _plain_means(names: Sequence[str]) -> Iterator[tuple[str, Ensemble]]:
+    """All teachers, all students, all models; of several recipes, each one's models of the last round too."""
+    for label, prefix in (("teachers", "teacher/"), ("students", "student/"), ("models", "")):
+        yield label, tuple(place for place, name in enumerate(names) if name.startswith(prefix))
+    last = "student" if any(name.startswith("student/") for name in names) else "teacher"
+    recipes = {place: recipe_of(name) for place, name in enumerate(names) if name.startswith(f"{last}/")}
+    for recipe in dict.fromkeys(recipes.values()):
+        yield f"{last}s of {recipe}", tuple(place for place, found in recipes.items() if found == recipe)
 
 
 def _score(pool: Pool, ensemble: Ensemble, metric: str) -> float:

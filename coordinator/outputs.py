@@ -160,6 +160,11 @@ def result_json(known: Known) -> bytes:
             "recipe": experiment.recipe.seed,
             "ensemble": experiment.ensemble.seed,
         },
+        "recipes": {
+            variant.name: variant.recipe.model_dump(mode="json", include={"model", "image_size", "epochs", "seed"})
+            for variant in experiment.variants()
+            if variant.name
+        },
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
         "tasks": {task.name: name for name, task in known.tasks.items()},
     }

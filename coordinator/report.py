@@ -8,13 +8,13 @@ from __future__ import annotations
 import importlib.metadata
 from collections import Counter
 
-from coordinator.charts import Line, line_chart
 from coordinator.config import to_yaml
 from coordinator.known import Known
 from coordinator.leaderboard import sentences
-from coordinator.page import Html, bullets, folded, joined, page, section, table, tag
+from coordinator.page import Html, bullets, folded, page, section, table, tag
 from coordinator.report_data import photos, soft_labels
 from coordinator.report_ensembles import METRICS, ensembles
+from coordinator.report_training import training
 from workers.tasks import PredictTask, TrainTask
 
 VERSIONS = ("foldfleet", "torch", "timm", "albumentations", "ray", "numpy")
@@ -22,7 +22,7 @@ VERSIONS = ("foldfleet", "torch", "timm", "albumentations", "ray", "numpy")
 
 def build_report(known: Known) -> str:
     """The page of all that is known of the run."""
-    parts = [_header(known), _tiles(known), ensembles(known), _test(known), _training(known), soft_labels(known)]
+    parts = [_header(known), _tiles(known), ensembles(known), _test(known), training(known), soft_labels(known)]
     parts += [photos(known), _set_up(known)]
     return page(f"foldfleet: {known.run}", *(part for part in parts if part))
 
@@ -70,56 +70,6 @@ def _test(known: Known) -> Html:
     }
     shown = [tag("p", f"On the {labelled:,} that are labelled:"), table(list(scores), [list(scores.values())])]
     return section("Test photos", tag("p", told), *(shown if scores else []))
-
-
-def _training(known: Known) -> Html:
-    if not known.curves:
-        return Html("")
-    charts = [
-        line_chart(title, "epoch", _lines(known, column, kept=column == "mean_ap"))
-        for title, column in (
-            ("validation mAP", "mean_ap"),
-            ("validation log loss", "val_loss"),
-            ("training loss", "loss"),
-        )
-    ]
-    keys = [
-        joined(
-            [Html(f'<svg class="key" viewBox="0 0 26 8"><path class="curve {kind}" d="M0 4H26"/></svg>'), f"{kind}s"]
-        )
-        for kind in ("teacher", "student")
-        if any(_kind(known, name) == kind for name in known.curves)
-    ]
-    head = ["model", "folds held out", "epochs", "kept", *(f"{words}" for words in METRICS.values()), "minutes"]
-    rows = []
-    for _, task, result in known.done(TrainTask):
-        numbers = result.numbers
-        scores = [f"{numbers[key]:.4f}" for key in METRICS]
-        folds = ", ".join(map(str, task.held_out))
-        minutes = f"{numbers['seconds'] / 60:.1f}"
-        rows.append([task.name, folds, int(numbers["epochs"]), int(numbers["kept_epoch"]), *scores, minutes])
-    return section(
-        "Training",
-        tag("p", "One curve a fold, on the photos it held out; a dot is the epoch that was kept.", *keys, kind="soft"),
-        tag("div", *charts, kind="charts"),
-        joined([tag("h3", "Kept weights on the held-out photos"), table(head, rows)]) if rows else "",
-    )
-
-
-def _lines(known: Known, column: str, kept: bool) -> list[Line]:
-    lines = []
-    for name, curve in known.curves.items():
-        epochs = [int(row["epoch"]) for row in curve]
-        result = known.results.get(name)
-        kept_epoch = int(result.numbers["kept_epoch"]) if kept and result is not None else 0
-        dots = (epochs.index(kept_epoch),) if kept_epoch in epochs else ()
-        points = tuple((float(row["epoch"]), row[column]) for row in curve)
-        lines.append(Line(known.tasks[name].name, _kind(known, name), points, dots))
-    return lines
-
-
-def _kind(known: Known, name: str) -> str:
-    return "student" if known.tasks[name].name.startswith("student") else "teacher"
 
 
 def _set_up(known: Known) -> Html:

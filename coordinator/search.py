@@ -45,6 +45,7 @@ from coordinator.ensemble import (
 )
 from coordinator.screen import Integers
 from coordinator.shortlist import Outlook, best_of, floor_of, look_ahead
+from coordinator.variants import member_names
 from shared_store.commits import read_result
 from shared_store.errors import UserError
 from shared_store.folds_table import FoldTable, read_folds
@@ -53,7 +54,6 @@ from shared_store.store import Store
 from shared_store.tables import get_predictions
 from workers.tasks import SearchTask, spec_hash, task_id
 
-_HASH_LENGTH = 17  # "-" and 16 hex digits, at the end of a task id
 HEAVY_VALUES = 10**7  # ensembles x images: below, one trial actor scores them sooner than a second one starts
 
 
@@ -117,7 +117,7 @@ def load_pool(task: SearchTask, store: Store) -> Pool:
         logits.append(predictions.rows(image_ids))
         costs.append([result.numbers[name] for name in ("multiply_adds", "ms_per_image", "memory_mb")])
     multiply_adds, ms_per_image, memory_mb = np.array(costs, dtype=np.float64).T
-    return Pool(_names(task.members), np.stack(logits), labels, multiply_adds, ms_per_image, memory_mb)
+    return Pool(member_names(task.members), np.stack(logits), labels, multiply_adds, ms_per_image, memory_mb)
 
 
 def _selection(table: FoldTable, classes: Sequence[str]) -> tuple[tuple[str, ...], Integers]:
@@ -133,12 +133,6 @@ def _selection(table: FoldTable, classes: Sequence[str]) -> tuple[tuple[str, ...
             mend=f"use the classes of the train photos: {', '.join(classes)}",
         )
     return image_ids, np.array([number[label] for label in labels], dtype=np.int64)
-
-
-def _names(members: Sequence[str]) -> tuple[str, ...]:
-    """`teacher-fold0-1f3a9c0e5d7b2468` -> `teacher/fold0`; whole ids where two members share a name."""
-    names = tuple(member[:-_HASH_LENGTH].replace("-", "/", 1) for member in members)
-    return names if len(set(names)) == len(names) else tuple(members)
 
 
 def _scored(pool: Pool, parts: Sequence[Members], metric: str) -> tuple[list[Ensemble], Floats]:

@@ -69,7 +69,7 @@ class Session:
             where = f"{layout.run_file(run, CONFIG)} and the command line"
             experiment = parse(own.decode(), where, [*overrides, ("store.url", experiment.store.url)])
         before = None if own is None else parse(own.decode(), layout.run_file(run, CONFIG))
-        new_recipe = before is None or before.recipe != experiment.recipe
+        new_recipe = before is None or before.variants() != experiment.variants()
         session = cls(run, store, experiment, console, new_recipe, take_over)
         if before is not None:
             session._tell_changes(before)
@@ -143,10 +143,11 @@ class Session:
 
     def _tell_changes(self, before: Experiment) -> None:
         old, new = _flat(before.model_dump(mode="json")), _flat(self.experiment.model_dump(mode="json"))
-        changed = [key for key in new if old.get(key) != new[key] and key.split(".")[0] not in ("fleet", "store")]
+        differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        changed = [key for key in differ if key.split(".")[0] not in ("fleet", "store")]
         for key in changed:
-            self.say(f"changed since this run's last command: {key}: {old.get(key)} -> {new[key]}")
-        if any(not key.startswith("data.") and key.split(".")[1] not in UNCOUNTED for key in changed):
+            self.say(f"changed since this run's last command: {key}: {old.get(key)} -> {new.get(key)}")
+        if any(not key.startswith("data.") and key.split(".")[-1] not in UNCOUNTED for key in changed):
             self.say("what depends on it is other work now and runs anew; what was finished before stays in the store")
 
 

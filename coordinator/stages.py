@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from coordinator.config import Experiment
 from coordinator.data import RunData, check_data, describe, findings, prepare_data
 from coordinator.generation import Hold
 from coordinator.graph import Graph
@@ -12,7 +13,7 @@ from coordinator.outputs import publish_known
 from coordinator.session import Session
 from shared_store.cache import Cache
 from shared_store.commits import read_result
-from shared_store.errors import RunFailedError, StoppedError
+from shared_store.errors import RunFailedError, StoppedError, UserError
 from workers.tasks import Task
 
 EVERYTHING = ("",)
@@ -27,9 +28,7 @@ def bring(session: Session, *prefixes: str) -> Known:
     with session.held() as hold:
         if prefixes and session.new_recipe and session.experiment.fleet.address is None:
             check_data(session.experiment)  # photos that are not there come before weights that are not
-            from workers.preflight import check_recipe  # torch takes seconds to load, and only training needs it
-
-            check_recipe(session.experiment.recipe)
+            _check_recipes(session.experiment)
         data = prepare_data(session.experiment, session.store, session.console)
         data.record(session.store, session.run)
         session.record()
@@ -44,6 +43,19 @@ def bring(session: Session, *prefixes: str) -> Known:
             publish(session, data)
             raise
         return publish(session, data)
+
+
+def _check_recipes(experiment: Experiment) -> None:
+    """UserError for the first recipe that cannot be trained. Repeats differ in their seeds alone."""
+    from workers.preflight import check_recipe  # torch takes seconds to load, and only training needs it
+
+    for variant in experiment.variants():
+        if variant.repeat == 0:
+            try:
+                check_recipe(variant.recipe)
+            except UserError as error:
+                named = f"recipes.{variant.recipe_name}: {error.where}" if variant.recipe_name else error.where
+                raise UserError(error.what, where=named, mend=error.mend) from error
 
 
 def publish(session: Session, data: RunData) -> Known:

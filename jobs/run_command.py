@@ -10,6 +10,7 @@ from rich.table import Table
 from coordinator.known import Known
 from coordinator.leaderboard import sentences
 from coordinator.session import Session
+from coordinator.variants import recipe_of
 from jobs.arguments import parse_arguments
 from jobs.console import command, terminal
 from shared_store.errors import UserError
@@ -41,10 +42,14 @@ def refuse_without_students(session: Session) -> None:
 
 
 def trained(known: Known, round_name: str) -> str:
-    """`5 teachers stand, mAP 0.8790 on their held-out photos`."""
-    prefix = f"{round_name}/"
-    scores = [result.numbers["mean_ap"] for _, task, result in known.done(TrainTask) if task.name.startswith(prefix)]
-    return f"{len(scores)} {round_name}s stand, mAP {sum(scores) / len(scores):.4f} on their held-out photos"
+    """`10 teachers stand, mAP 0.8790 on their held-out photos`; of several recipes `mAP 0.8790 b4, 0.8654 next`."""
+    scores: dict[str, list[float]] = {}
+    for _, task, result in known.done(TrainTask):
+        if task.name.startswith(f"{round_name}/"):
+            scores.setdefault(recipe_of(task.name), []).append(result.numbers["mean_ap"])
+    means = [f"{sum(found) / len(found):.4f} {recipe}".strip() for recipe, found in scores.items()]
+    count = sum(map(len, scores.values()))
+    return f"{count} {round_name}s stand, mAP {', '.join(means)} on their held-out photos"
 
 
 def show_leaderboard(session: Session, known: Known) -> None:

@@ -17,6 +17,7 @@ from coordinator.config import Experiment, parse
 from coordinator.data import RunData
 from coordinator.ensemble import Budget, Pool, as_tuples, candidates, scores
 from coordinator.known import Known, gather
+from coordinator.variants import member_names
 from shared_store import layout
 from shared_store.cache import Cache
 from shared_store.commits import put_result
@@ -42,6 +43,12 @@ folds: {count: 2}
 recipe: {model: test_efficientnet, weights: none, image_size: 32, batch_size: 2, epochs: 3}
 ensemble: {max_members: 2, bootstrap: 100}
 """
+TWO_RECIPES = """
+folds: {count: 2, repeats: 2}
+recipe: {model: test_efficientnet, weights: none, image_size: 32, batch_size: 2, epochs: 3}
+recipes: {net: {}, next: {model: test_convnext, image_size: 64, epochs: 4}}
+ensemble: {max_members: 2, bootstrap: 100}
+"""
 _PARTS = ("train",) * 4 + ("selection",) * 2 + ("test",)
 
 
@@ -58,9 +65,11 @@ class FinishedRun:
         return gather(self.store, "demo", self.experiment, self.data)
 
 
-def finished_run(store: Store, cache: Cache, kinds: tuple[type[Task], ...] | None = None) -> FinishedRun:
+def finished_run(
+    store: Store, cache: Cache, kinds: tuple[type[Task], ...] | None = None, config: str = CONFIG
+) -> FinishedRun:
     """A run whose tasks of `kinds` (all by default) have results."""
-    experiment = parse(CONFIG, "test")
+    experiment = parse(config, "test")
     data = _data(store)
     for name, task in data.graph(experiment).tasks.items():
         if kinds is None or isinstance(task, kinds):
@@ -152,7 +161,7 @@ def _searched(task: SearchTask, work: Work, table: FoldTable) -> Result:
     logits = np.stack([get_predictions(work.store, result.blobs["selection"]).rows(ids) for result in results])
     labels = np.array([task.classes.index(label) for label in table.labels(ids)])
     costs = [np.array([result.numbers[name] for result in results]) for name in ("multiply_adds", "ms_per_image")]
-    names = tuple(member[:-17].replace("-", "/", 1) for member in task.members)
+    names = member_names(task.members)
     pool = Pool(names, logits, labels, costs[0], costs[1], np.full(len(names), 30.0))
     question = leaderboard.Question("mean_ap", Budget(), 100, 1)
     parts = candidates(pool, 2, Budget())

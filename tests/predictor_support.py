@@ -41,10 +41,12 @@ def digits_snapshot(store: Store) -> tuple[str, str]:
     return snapshot.snapshot_id, store.put_blob(("\n".join(lines) + "\n").encode())
 
 
-def trained_member(store: Store, name: str, held_out: tuple[int, ...], image_size: int) -> TrainTask:
+def trained_member(
+    store: Store, name: str, held_out: tuple[int, ...], image_size: int, network: str = "test_efficientnet"
+) -> TrainTask:
     """A train task with a result whose weights are drawn, not trained; its snapshot is `digits_snapshot`'s."""
     snapshot, folds = digits_snapshot(store)
-    recipe = Recipe(model="test_efficientnet", weights="none", image_size=image_size, batch_size=2)
+    recipe = Recipe(model=network, weights="none", image_size=image_size, batch_size=2)
     labels = ("label-fold1-0123456789abcdef",) if name.startswith("student") else ()
     task = TrainTask(name, snapshot, folds, CLASSES, held_out, recipe.model_dump(mode="json"), labels=labels)
     model = initial_model(recipe, len(CLASSES), seed=hash_of(name))
@@ -86,11 +88,12 @@ def run_bundle(task: BundleTask, work: Work) -> Result:
 
 
 def exported_bundle(store: Store, cache: Cache, sizes: tuple[int, ...]) -> BundleTask:
-    """A bundle of `sizes` members (two teachers, then students) whose result stands in `store`."""
+    """A bundle of `sizes` members (two teachers of different recipes, a student) whose result stands in `store`."""
     names = ("teacher/fold0", "teacher/fold1", "student/fold0")
     folds = ((0,), (1,), (0,))
-    parts = list(zip(names, folds, sizes, strict=False))
-    members = [trained_member(store, name, held_out, size) for name, held_out, size in parts]
+    networks = ("test_efficientnet", "test_convnext", "test_efficientnet")
+    parts = list(zip(names, folds, sizes, networks, strict=False))
+    members = [trained_member(store, *part) for part in parts]
     task = bundle_task(search_result(store, members), members)
     run_bundle(task, work_for(task, store, cache))
     return task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from typing import Any
 
@@ -103,3 +104,19 @@ def test_the_report_is_json_and_the_same_for_the_same_seed() -> None:
     report = as_json(pool, *searched(pool))
     assert len(report["ensembles"]) == len(report["scores"]) == report["considered"] == 25
     assert [member["name"] for member in report["members"]] == list(NAMES)
+
+
+def test_each_of_several_recipes_is_a_simpler_choice() -> None:
+    pool = a_pool(45, [2, 2, 2, 2, 2])
+    names = (
+        "teacher/b4/fold0",
+        "student/b4/fold0",
+        "student/b4/repeat1/fold0",
+        "student/next/fold0",
+        "student/next/fold1",
+    )
+    _, findings = searched(dataclasses.replace(pool, names=names))
+    labels = {found.label: found.row.ensemble for found in findings.comparisons}
+    assert labels["plain mean of all 2 students of b4"] == (1, 2)
+    assert labels["plain mean of all 2 students of next"] == (3, 4)
+    assert not [label for label in labels if label.endswith("of ")]

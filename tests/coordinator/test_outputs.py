@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from finished_run import ODD_NAME, FinishedRun, finished_run
+from finished_run import ODD_NAME, TWO_RECIPES, FinishedRun, finished_run
 
 from coordinator.outputs import publish_ensemble, publish_known
 from shared_store.cache import Cache
@@ -125,6 +125,30 @@ def test_an_unfinished_run_leaves_what_is_known(
     assert there <= files
     assert not not_there & files
     assert json.loads(_file(made, "result.json"))["finished"] is False
+
+
+def test_several_recipes_are_told_apart_everywhere(store: Store, cache: Cache) -> None:
+    made = finished_run(store, cache, config=TWO_RECIPES)
+    publish_known(store, made.known(), cache)
+    files = _files(store)
+    folders = {f"folds/student-{group}-fold1/metrics.csv" for group in ("net", "next", "net-repeat1", "next-repeat1")}
+    assert folders < set(files)
+    result = json.loads(files["result.json"])
+    assert result["finished"]
+    assert result["recipes"]["next/repeat1"] == {
+        "model": "test_convnext",
+        "image_size": 64,
+        "epochs": 4,
+        "seed": 43,
+    }
+    members = {row["members"] for row in _rows(files["leaderboard.csv"])}
+    assert "+".join(f"student/{group}/fold{fold}" for group in ("net", "net/repeat1") for fold in (0, 1)) in members
+    assert "The plain mean of all 4 students of next is" in result["verdict"]
+    page = files["report.html"].decode()
+    for words in ("<h3>Recipes</h3>", "<h3>next/repeat1</h3>", "test_convnext", "student/next/repeat1/fold1"):
+        assert words in page, words
+    labels = pd.read_parquet(io.BytesIO(files["labels.parquet"]))
+    assert set(labels.groupby("image_id").size()) == {4}, "a label of every recipe and repeat"
 
 
 def test_another_winners_weights_do_not_stay(store: Store, cache: Cache) -> None:

@@ -24,7 +24,7 @@ from workers.onnx_export import export_onnx
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of three members, two of 32 pixels and one of 48."""
+    """A bundle of three members: two of one recipe at 32 pixels, and another network at 48."""
     return exported_folder(tmp_path_factory.mktemp("made"), sizes=(32, 48, 32))
 
 
@@ -43,7 +43,8 @@ def test_a_bundle_holds_weights_index_card_and_onnx(folder: Path) -> None:
     assert names == weights | {"bundle.json", "README.md", "model.onnx"}
     index = json.loads((folder / "bundle.json").read_text())
     assert index["classes"] == list(CLASSES)
-    assert [member["image_size"] for member in index["members"]] == [32, 48, 32]
+    members = [(member["architecture"], member["image_size"]) for member in index["members"]]
+    assert members == [("test_efficientnet", 32), ("test_convnext", 48), ("test_efficientnet", 32)]
     assert index["versions"]["torch"] == torch.__version__
     assert index["files"] == {
         path.name: sha256(path.read_bytes()) for path in folder.iterdir() if path.name != "bundle.json"
