@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import bisect
+import heapq
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable
 
 from coordinator.entries import MOVES, OPEN, Entry, State
 from coordinator.graph import Graph
+from coordinator.retry import Verdict
+
+Queued = tuple[float, int]
+"""(level, negative, rank): the most urgent is the least."""
 
 
 class Board:
-    """The entries with the indices that `plan` looks at. `keys`: the kind of work of every task."""
+    """The entries with the indices that `plan` looks at.
 
-    def __init__(self, graph: Graph, keys: Mapping[str, str]) -> None:
+    What waits for a slot stands in `waiting`, most urgent first, by its queue: tasks of one queue fit the same machines.
+    `level(task)` says how urgent a task is, `queue(task)` where it waits; both are asked when it begins to wait.
+    """
+
+    def __init__(self, graph: Graph, level: Callable[[str], float], queue: Callable[[Entry], Hashable]) -> None:
         self.graph = graph
-        self.keys = keys
-        self.ended: set[str] = set()
-        self.ready: dict[str, list[int]] = defaultdict(list)  # ranks by kind of work, most urgent first
+        self._level, self._queue = level, queue
+        self.hopeless: dict[str, str] = {}  # tasks that ended and will not be tried again, and why
+        self.waiting: dict[Hashable, list[Queued]] = {}
+        self.at_home: dict[str, set[str]] = defaultdict(set)  # waiting tasks by the machine of their last attempt
+        self.version = 0  # of the levels that the queues were made with
+        self._delayed: list[tuple[float, str, int]] = []  # (not before, task, its attempts then)
         places = {name: place for place, name in enumerate(graph.tasks)}
         self.by_rank = sorted(graph.tasks, key=lambda name: (-graph.weights[name], places[name]))
         ranks = {name: rank for rank, name in enumerate(self.by_rank)}
@@ -41,17 +53,36 @@ class Board:
         """The only place where a task's state changes, and with it the indices by state."""
         entry = self.entries[task]
         assert state in MOVES[entry.state], f"cannot become {state}\n{self.story(task)}"
-        ready = self.ready[self.keys[task]]
-        if entry.state is State.READY:
-            ready.pop(bisect.bisect_left(ready, entry.rank))
-        if state is State.READY:
-            bisect.insort(ready, entry.rank)
-        self.ended.discard(task)
-        if state is State.ENDED:
-            self.ended.add(task)
+        self._leave_queue(entry)
+        self.hopeless.pop(task, None)
         self.counts[entry.state] -= 1
         self.counts[state] += 1
         entry.state = state
+        if state is State.READY:
+            self._enter_queue(task)
+
+    def ended(self, task: str, verdict: Verdict) -> None:
+        """An attempt of `task` left no result: it waits again when the verdict says so, or is hopeless."""
+        self.move(task, State.ENDED)
+        if verdict.again:
+            heapq.heappush(self._delayed, (verdict.not_before, task, len(self.entries[task].attempts)))
+        else:
+            self.hopeless[task] = verdict.why
+
+    def release(self, now: float) -> None:
+        """Whose delay is over waits for a slot again."""
+        while self._delayed and self._delayed[0][0] <= now:
+            _, task, attempts = heapq.heappop(self._delayed)
+            entry = self.entries[task]
+            if entry.state is State.ENDED and len(entry.attempts) == attempts:
+                self._enter_queue(task)
+
+    def queue_anew(self, version: int) -> None:
+        """All levels have changed."""
+        self.version = version
+        for task in [self.by_rank[rank] for queue in self.waiting.values() for _, rank in queue]:
+            self._leave_queue(self.entries[task])
+            self._enter_queue(task)
 
     def done(self, task: str) -> None:
         """`task` has its result; who waited for nothing else is ready."""
@@ -94,10 +125,33 @@ class Board:
             unfinished = sum(attempt.outcome is None for attempt in entry.attempts)
             assert unfinished == (entry.state is State.RUNNING), f"attempts and state differ\n{self.story(name)}"
         assert self.counts == Counter({state: len(names) for state, names in by_state.items()}), self.counts
-        assert self.ended == by_state[State.ENDED], self.ended
-        ranks = [rank for queue in self.ready.values() for rank in queue]
-        assert {self.by_rank[rank] for rank in ranks} == by_state[State.READY], self.ready
-        assert all(queue == sorted(set(queue)) for queue in self.ready.values()), self.ready
+        queued = {self.by_rank[rank] for queue in self.waiting.values() for _, rank in queue}
+        assert queued == {name for name, entry in self.entries.items() if entry.queued}, self.waiting
+        assert by_state[State.READY] <= queued <= by_state[State.READY] | by_state[State.ENDED], self.waiting
+        assert all(queue and queue == sorted(set(queue)) for queue in self.waiting.values()), self.waiting
+        assert {name for names in self.at_home.values() for name in names} <= queued, self.at_home
+        later = {task for _, task, attempts in self._delayed if attempts == len(self.entries[task].attempts)}
+        lost = by_state[State.ENDED] - queued - later - set(self.hopeless)
+        assert not lost, f"ended and forgotten: {sorted(lost)}"
+
+    def _enter_queue(self, task: str) -> None:
+        entry = self.entries[task]
+        entry.queue = self._queue(entry)
+        entry.queued = (-self._level(task), entry.rank)
+        bisect.insort(self.waiting.setdefault(entry.queue, []), entry.queued)
+        if entry.attempts:
+            self.at_home[entry.attempts[-1].machine].add(task)
+
+    def _leave_queue(self, entry: Entry) -> None:
+        if entry.queued is None:
+            return
+        queue = self.waiting[entry.queue]
+        queue.pop(bisect.bisect_left(queue, entry.queued))
+        if not queue:
+            del self.waiting[entry.queue]
+        entry.queued = None
+        if entry.attempts:
+            self.at_home[entry.attempts[-1].machine].discard(self.by_rank[entry.rank])
 
     def _block(self, task: str) -> None:
         for follower in self.graph.followers[task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -42,6 +43,7 @@ class Attempt:
     told_to_stop: bool = False
     heard: float = 0.0  # when it last gave a sign of life
     micro_batch: int | None = None
+    memory_gb: float | None = None
     commit: int | None = None
     outcome: Outcome | None = None
     ended: float = 0.0
@@ -55,6 +57,8 @@ class Entry:
     rank: int  # place in the order of urgency: 0 has the longest chain of work behind it
     missing: int  # inputs that are not done
     state: State = State.WAITING
+    queued: tuple[float, int] | None = None  # its place among what waits for a slot (board.py)
+    queue: Hashable = None
     found: bool = False  # its result stood in the store before this run
     attempts: list[Attempt] = field(default_factory=list)
     progress: Progress | None = None
@@ -64,8 +68,7 @@ class Entry:
     def history(self) -> list[Ended]:
         """The attempts that are over, as retry.py judges them."""
         return [
-            Ended(a.outcome, a.ended, a.commit is not None, a.machine, a.micro_batch)
+            Ended(a.outcome, a.ended, a.commit is not None, a.machine, a.micro_batch, a.memory_gb)
             for a in self.attempts
             if a.outcome is not None
         ]
-

@@ -6,6 +6,9 @@ turn costs what changed and not what exists.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Hashable
+
 from coordinator.board import Board
 from coordinator.entries import Attempt, Entry, State
 from coordinator.estimate import Estimates
@@ -32,7 +35,7 @@ from coordinator.events import (
     Tick,
 )
 from coordinator.graph import Graph
-from coordinator.retry import AGAINST_MACHINE, Rules
+from coordinator.retry import ABOUT_MACHINES, AGAINST_MACHINE, GOES_ON, Rules, judge
 from coordinator.slots import Slots
 from workers.tasks import Failure, Outcome, Progress
 
@@ -49,12 +52,14 @@ class Ledger:
         self.stopping = False
         self.finished: str | None = None
         self.slots = Slots()
-        self.estimates = Estimates(graph.tasks)
+        self.estimates = Estimates(graph)
         self.running: dict[str, Attempt] = {}
+        self.leaving: set[str] = set()  # running tasks that were told to stop, and keep no slot elsewhere
         self.committed: set[str] = set()  # running tasks that committed since the last tick
-        board = self.board = Board(graph, self.estimates.keys)
-        self.entries, self.counts, self.ended, self.ready = board.entries, board.counts, board.ended, board.ready
-        self.by_rank = board.by_rank
+        self.freed = False  # whether a slot came free since the last tick
+        self.heard: OrderedDict[str, None] = OrderedDict()  # running tasks, the one not heard of for longest first
+        self.board = Board(graph, self.estimates.level, self._queue)
+        self.entries, self.counts = self.board.entries, self.board.counts
 
     def apply(self, event: Event) -> None:
         """Take in one fact or order. AssertionError, with the task's story, for what cannot follow."""
@@ -62,6 +67,10 @@ class Ledger:
             case Tick(at):
                 self.now = max(self.now, at)  # a clock set back must not shorten a delay
                 self.committed.clear()
+                self.freed = False
+                self.board.release(self.now)
+                if self.board.version != self.estimates.version:
+                    self.board.queue_anew(self.estimates.version)
             case RunBegan(tasks):
                 assert set(tasks) == set(self.entries), "a ledger of other tasks than the run's"
             case Progressed(progress):
@@ -100,6 +109,7 @@ class Ledger:
         match event:
             case MachineJoined():
                 self.slots.join(event)
+                self.freed = True
                 self.estimates.joined(event)
             case MachineLeft(machine, why):
                 self._left(machine, f"{machine} left" + (f": {why}" if why else ""))
@@ -108,22 +118,15 @@ class Ledger:
             case MachineDraining(machine, until):
                 self.slots.drain(machine, until)
             case Drain(machine, why):
-                self.slots.shut(machine, why)
+                self.slots.shut(machine, why, self.now)
             case Probe(machine):
                 self.slots.hosts[machine].probing = True
-            case MachineProbed():
-                self._probed(event)
+            case MachineProbed(machine, passed):
+                self.estimates.probed(machine, event.speed)
+                self.slots.probed(machine, passed, self.now)
+                self.freed = True
             case _:
                 raise AssertionError(f"an event that the ledger does not know: {event}")
-
-    def _probed(self, found: MachineProbed) -> None:
-        host = self.slots.hosts.get(found.machine)
-        if host is None:
-            return  # it left meanwhile; when it is back it is probed anew
-        host.probing, host.probed = False, self.now
-        self.estimates.probed(found.machine, found.speed)
-        if found.passed:
-            self.slots.readmit(found.machine)
 
     @property
     def all_done(self) -> bool:
@@ -149,6 +152,9 @@ class Ledger:
         sits = {(attempt.machine, attempt.slot): task for task, attempt in self.running.items()}
         assert len(sits) == len(self.running), f"two tasks in one slot: {self.running}"
         assert sits == self.slots.taken, f"attempts sit in {sits}, slots say {self.slots.taken}"
+        assert set(self.heard) == running, f"heard of {sorted(self.heard)}, running {sorted(running)}"
+        told = {name for name, attempt in self.running.items() if attempt.told_to_stop}
+        assert self.leaving <= told, f"leaving and not told: {self.leaving - told}"
         assert self.committed <= running, f"committed and not running: {self.committed - running}"
         self.slots.validate()
 
@@ -164,9 +170,11 @@ class Ledger:
         assert order.attempt == expected, f"attempt {order.attempt}, expected {expected}\n{self.story(order.task)}"
         assert self.slots.startable(place, order.task), f"{order}: not a slot for it\n{self.story(order.task)}"
         attempt = Attempt(*place, order.attempt, self.now, heard=self.now, micro_batch=order.micro_batch)
+        attempt.memory_gb = self.slots.hosts[order.machine].joined.memory_gb
         entry.attempts.append(attempt)
         self.board.move(order.task, State.RUNNING)
         self.running[order.task] = attempt
+        self.heard[order.task] = None
         self.slots.take(place, order.task)
         self.estimates.started(order.task, order.machine, self.now)
 
@@ -174,12 +182,15 @@ class Ledger:
         current = self._current(task, attempt)
         assert not current.told_to_stop, f"told to stop twice, by {order}\n{self.story(task)}"
         current.told_to_stop = True
+        if isinstance(order, Stop):
+            self.leaving.add(task)
 
     def _progressed(self, progress: Progress) -> None:
         attempt = self._believed(progress.task, progress.attempt)
         if attempt is None:
             return  # an old attempt that goes on somewhere: its commits are fenced by the store
         attempt.heard = self.now
+        self.heard.move_to_end(progress.task)
         self.entries[progress.task].progress = progress
         self.estimates.progressed(progress, self.now)
         if progress.commit is not None:
@@ -204,19 +215,30 @@ class Ledger:
         self.slots.vacate((attempt.machine, attempt.slot))
         self.estimates.ended(task, outcome, self.now)
         self.committed.discard(task)
-        failed = self.slots.failed[attempt.machine]
+        self.leaving.discard(task)
+        del self.heard[task]
+        self.freed = True
         if outcome.failure in AGAINST_MACHINE:
-            failed.append(outcome)
-        elif outcome.failure is None:
-            failed.clear()
+            self.slots.failed[attempt.machine].append(outcome)
         if outcome.failure is None:
+            self.slots.failed.pop(attempt.machine, None)
             self._done(task)
         else:
-            self.board.move(task, State.ENDED)
+            if outcome.failure not in GOES_ON:
+                self.slots.release(task)
+            entry = self.entries[task]
+            self.board.ended(task, judge(entry.task, entry.history(), self.rules.budgets))
 
     def _done(self, task: str) -> None:
         self.board.done(task)
         self.slots.release(task)
+
+    def _queue(self, entry: Entry) -> Hashable:
+        """Tasks of one queue fit the same machines. Failures that say something about machines make a queue of one."""
+        task = self.board.by_rank[entry.rank]
+        alone = any(end.outcome.failure in ABOUT_MACHINES for end in entry.history())
+        kind = (self.estimates.keys[task], self.rules.needs.get(task), self.rules.pins.get(task))
+        return (*kind, task) if alone else kind
 
     def _current(self, task: str, attempt: int) -> Attempt:
         running = self.running.get(task)

@@ -1,77 +1,218 @@
-"""What to do now: named rules over the ledger, each a function from ledger to orders. Pure, deterministic.
+"""What to do now: named rules over the ledger, the first that has something to say is heard. Pure, deterministic.
 
-    give_up_hopeless   a failure that retry.py will not try again ends its task
-    stop_running       after a stop request every running attempt is told once
-    start_ready        the task with the longest chain behind it goes first, onto a free slot that takes its kind
     finish             nothing runs and nothing can be done any more
+    give_up_hopeless   a failure that retry.py will not try again ends its task
+    stop_running       after a stop request every running attempt is told once, and nothing below is asked
+    shut_out           a machine with three failures in a row takes nothing until it passes a probe
+    probe_shut_out     a machine in quarantine is probed, later and later
+    kill_hung          an attempt without a sign of life is ended
+    leave_draining     what runs on a machine that will be taken back leaves it in time
+    arrive             a fold that moves begins in the slot that is kept for it
+    start_ready        the longest chain behind it goes first, onto the fastest free slot that it fits
+    climb              with nothing waiting, a fold moves to an idle machine where it ends sooner, move included
+    swap               with nothing waiting, the longer of two folds takes the faster of their machines
+    yield_slot         at a commit a fold makes room for a waiting one that has much more before it
 
-A task that no present machine takes waits: a machine that takes it may join or return.
+Whoever carries orders out asks again until no rule speaks: each sees what the orders before it changed. A task that
+fits no present machine waits: one that it fits may join or return.
+
+The level of a task is what remains of it and of the longest chain behind it; folds with the higher level on the faster
+machines is the level algorithm for uniform machines (Horvath, Lam, Sethi 1977), which is optimal where moving is free.
+Here it is not: `climb`, `swap` and `yield_slot` ask for a gain of some moves. How many was tuned in bench/placement.py.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from heapq import merge
+from collections.abc import Callable
 
-from coordinator.events import Finish, GiveUp, Order, Start, Stop
+from coordinator.candidates import Waiting, better_swap, fastest, fitting, settled
+from coordinator.entries import Attempt
+from coordinator.events import Drain, Finish, GiveUp, Kill, Migrate, Order, Probe, Start, Stop
 from coordinator.ledger import Ledger
-from coordinator.retry import Verdict, judge
+from coordinator.retry import quarantine
 
-Verdicts = Mapping[str, Verdict]
+YIELD_EPOCHS, YIELD_MOVES = 4.0, 14.0
+SWAP_EPOCHS, SWAP_MOVES = 2.0, 6.0
+CLIMB_MOVES = 0.5
+FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 60.0, 3600.0
+LEAVE_SECONDS = 60.0  # before a machine is taken back, and twice the time of a move on top
+
+Rule = Callable[[Ledger], list[Order]]
 
 
 def plan(ledger: Ledger) -> list[Order]:
-    """The orders for this turn, at `ledger.now`. They are applied to the ledger when they go out."""
-    verdicts = {
-        task: judge(ledger.entries[task].task, ledger.entries[task].history(), ledger.rules.budgets)
-        for task in sorted(ledger.ended)
-    }
-    orders: list[Order] = [*give_up_hopeless(verdicts)]
-    orders += stop_running(ledger) if ledger.stopping else start_ready(ledger, verdicts)
-    return orders or finish(ledger)
+    """What the first rule with something to say orders. Apply it and ask again, until nothing comes."""
+    if ledger.finished is not None:
+        return []
+    for rule in BEFORE_A_STOP if ledger.stopping else RULES:
+        orders = rule(ledger)
+        if orders:
+            return orders
+    return []
 
 
-def give_up_hopeless(verdicts: Verdicts) -> list[Order]:
-    return [GiveUp(task, verdict.why) for task, verdict in verdicts.items() if not verdict.again]
+def finish(ledger: Ledger) -> list[Order]:
+    if ledger.running:
+        return []
+    if ledger.open == 0:
+        return [Finish("all done" if ledger.all_done else "what is left has failed")]
+    return [Finish("stopped")] if ledger.stopping and not ledger.board.hopeless else []
+
+
+def give_up_hopeless(ledger: Ledger) -> list[Order]:
+    return [GiveUp(task, why) for task, why in sorted(ledger.board.hopeless.items())]
 
 
 def stop_running(ledger: Ledger) -> list[Order]:
     return [Stop(task, run.number) for task, run in sorted(ledger.running.items()) if not run.told_to_stop]
 
 
-def start_ready(ledger: Ledger, verdicts: Verdicts) -> list[Order]:
-    """Fill free slots, the first slot of every machine before any second one."""
-    queues = _queues(ledger, verdicts)
-    heads = {kind: rank for kind, queue in queues.items() if (rank := next(queue, None)) is not None}
+def shut_out(ledger: Ledger) -> list[Order]:
+    shut = ledger.slots.quarantine
+    found = {machine: quarantine(ends) for machine, ends in ledger.slots.failed.items() if machine not in shut}
+    return [Drain(machine, why) for machine, why in sorted(found.items()) if why is not None]
+
+
+def probe_shut_out(ledger: Ledger) -> list[Order]:
     orders: list[Order] = []
-    for machine, slot in sorted(ledger.slots.free, key=lambda place: (place[1], place[0])) if heads else ():
-        takes = ledger.slots.hosts[machine].joined.kinds
-        kinds = [kind for kind, rank in heads.items() if ledger.entries[ledger.by_rank[rank]].task.kind in takes]
-        if not kinds:
-            continue
-        kind = min(kinds, key=heads.__getitem__)
-        task = ledger.by_rank[heads.pop(kind)]
-        orders.append(Start(task, machine, slot, len(ledger.entries[task].attempts) + 1))
-        following = next(queues[kind], None)
-        if following is not None:
-            heads[kind] = following
+    for machine, shut in sorted(ledger.slots.quarantine.items()):
+        host = ledger.slots.hosts.get(machine)
+        idle = host is not None and not host.probing and not any(place in ledger.slots.taken for place in host.places)
+        delay = min(FIRST_PROBE_SECONDS * 2.0 ** min(shut.probes, 16), LONGEST_PROBE_SECONDS)
+        if idle and ledger.now >= shut.since + delay:
+            orders.append(Probe(machine))
     return orders
 
 
-def finish(ledger: Ledger) -> list[Order]:
-    if ledger.running or ledger.finished:
+def kill_hung(ledger: Ledger) -> list[Order]:
+    orders: list[Order] = []
+    for task in ledger.heard:
+        attempt = ledger.running[task]
+        silent = ledger.now - attempt.heard
+        if silent <= ledger.rules.hang_seconds:
+            break  # the others were heard of later
+        orders.append(Kill(task, attempt.number, f"no sign of life for {silent / 60:.0f} minutes"))
+    return orders
+
+
+def leave_draining(ledger: Ledger) -> list[Order]:
+    """To a free slot at once where there is one, else at the last moment; what ends in time stays."""
+    for machine in sorted(ledger.slots.draining):
+        host = ledger.slots.hosts[machine]
+        assert host.draining_until is not None
+        left = host.draining_until - ledger.now
+        for task in (ledger.slots.taken[place] for place in host.places if place in ledger.slots.taken):
+            attempt = ledger.running[task]
+            if attempt.told_to_stop or ledger.estimates.remaining_seconds(task, machine).high < left:
+                continue
+            free = next((place for place in fastest(ledger) if fitting(ledger, task, place[0]) is not None), None)
+            if free is not None:
+                return [Migrate(task, attempt.number, *free)]
+            if left <= LEAVE_SECONDS + 2 * ledger.estimates.move_seconds(machine):
+                return [Stop(task, attempt.number, f"{machine} will be taken back")]
+    return []
+
+
+def arrive(ledger: Ledger) -> list[Order]:
+    orders: list[Order] = []
+    for task, place in sorted(ledger.slots.targets.items()):
+        entry = ledger.entries[task]
+        if entry.queued is None or not ledger.slots.vacant(place):
+            continue
+        how = fitting(ledger, task, place[0])
+        assert how is not None, f"moves to {place}, which it does not fit\n{ledger.story(task)}"
+        orders.append(Start(task, *place, len(entry.attempts) + 1, how.micro_batch))
+    return orders
+
+
+def start_ready(ledger: Ledger) -> list[Order]:
+    if not ledger.slots.free or not ledger.board.waiting:
         return []
-    if ledger.open == 0:
-        return [Finish("all done" if ledger.all_done else "what is left has failed")]
-    return [Finish("stopped")] if ledger.stopping else []
+    orders: list[Order] = []
+    queue = Waiting(ledger)
+    for machine, slot in fastest(ledger):
+        found = queue.best(machine)
+        if found is not None:
+            attempt = len(ledger.entries[found.task].attempts) + 1
+            orders.append(Start(found.task, machine, slot, attempt, found.fit.micro_batch))
+            queue.take(found.task)
+    return orders
 
 
-def _queues(ledger: Ledger, verdicts: Verdicts) -> dict[str, Iterator[int]]:
-    """Ranks that may start, by kind of work, most urgent first: the ready, and the failed whose delay is over."""
-    again: dict[str, list[int]] = defaultdict(list)
-    for task, verdict in verdicts.items():
-        if verdict.again and verdict.not_before <= ledger.now:
-            again[ledger.estimates.keys[task]].append(ledger.entries[task].rank)
-    kinds = {kind for kind, ranks in ledger.ready.items() if ranks} | set(again)
-    return {kind: merge(ledger.ready[kind], sorted(again[kind])) for kind in sorted(kinds)}
+def climb(ledger: Ledger) -> list[Order]:
+    if not ledger.slots.free:
+        return []
+    estimates, best, order = ledger.estimates, 0.0, None
+    free = fastest(ledger)
+    for task in sorted(ledger.running if ledger.freed else ledger.committed):
+        attempt = settled(ledger, task)
+        if attempt is None or estimates.level(task) <= best:
+            continue
+        for machine, slot in free:
+            if estimates.speed(machine) <= estimates.speed(attempt.machine):
+                break
+            if _gains(ledger, task, attempt, machine) and fitting(ledger, task, machine) is not None:
+                best, order = estimates.level(task), Migrate(task, attempt.number, machine, slot)
+                break
+    return [] if order is None else [order]
+
+
+def swap(ledger: Ledger) -> list[Order]:
+    if any(ledger.board.waiting[key] for key in ledger.board.waiting) or not ledger.committed:
+        return []
+    for task in sorted(ledger.committed):
+        pair = better_swap(ledger, task, SWAP_EPOCHS, SWAP_MOVES)
+        if pair is not None:
+            one, other = (ledger.running[name] for name in pair)
+            return [
+                Migrate(pair[0], one.number, other.machine, other.slot),
+                Migrate(pair[1], other.number, one.machine, one.slot),
+            ]
+    return []
+
+
+def yield_slot(ledger: Ledger) -> list[Order]:
+    if not ledger.board.waiting:
+        return []
+    estimates = ledger.estimates
+    for task in sorted(ledger.committed):
+        attempt = settled(ledger, task)
+        if attempt is None or not ledger.slots.open(attempt.machine):
+            continue
+        machine, queue = attempt.machine, Waiting(ledger)
+        found = queue.best(machine)
+        for _ in ledger.leaving:  # each makes room for one
+            if found is not None:
+                queue.take(found.task)
+                found = queue.best(machine)
+        if found is None:
+            continue
+        least = YIELD_EPOCHS * estimates.epoch_seconds(task, machine).middle
+        least += YIELD_MOVES * estimates.move_seconds(machine)
+        if estimates.seconds(found.level - estimates.level(task), machine) > least:
+            return [Stop(task, attempt.number, f"{ledger.entries[found.task].task.name} has more before it")]
+    return []
+
+
+def _gains(ledger: Ledger, task: str, attempt: Attempt, machine: str) -> bool:
+    """Whether `task` would end sooner on `machine`, by more than a share of the move."""
+    move = ledger.estimates.move_seconds(machine)
+    here = ledger.estimates.remaining_seconds(task, attempt.machine).middle
+    there = ledger.estimates.remaining_seconds(task, machine).middle
+    return here - (there + move) > CLIMB_MOVES * move
+
+
+BEFORE_A_STOP: tuple[Rule, ...] = (finish, give_up_hopeless, stop_running, kill_hung)
+RULES: tuple[Rule, ...] = (
+    finish,
+    give_up_hopeless,
+    shut_out,
+    probe_shut_out,
+    kill_hung,
+    leave_draining,
+    arrive,
+    start_ready,
+    climb,
+    swap,
+    yield_slot,
+)

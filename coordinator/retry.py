@@ -19,8 +19,12 @@ from dataclasses import dataclass, field
 from workers.tasks import Failure, Outcome, Task, TrainTask
 
 LONGEST_DELAY_SECONDS = 60.0
+_FAILURES_IN_A_ROW = 3
+_TASKS_IN_A_ROW = 2
 
 
+GOES_ON = (Failure.STOPPED, Failure.LOST, Failure.PREEMPTED)  # ends after which a task goes on as if nothing had been
+ABOUT_MACHINES = (Failure.OUT_OF_MEMORY, Failure.CRASHED, Failure.HUNG)  # ends that say where not to try again
 AGAINST_MACHINE = (Failure.CRASHED, Failure.HUNG)  # ends that count against the machine, until a task is done there
 
 
@@ -62,6 +66,7 @@ class Ended:
     committed: bool = False
     machine: str = ""
     micro_batch: int | None = None  # that the coordinator asked for
+    memory_gb: float | None = None  # of the slot it ran in
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,17 @@ def judge(task: Task, history: Sequence[Ended], budgets: Budgets) -> Verdict:
     if failure is Failure.CRASHED and same < budgets.crashes:
         return Verdict(True, last.at + delay_seconds(same))
     return Verdict(False, why=_why(task, f"{same} times: " if same > 1 else "", last.outcome))
+
+
+def quarantine(failures: Sequence[Outcome]) -> str | None:
+    """Why a machine should take nothing until it passes a probe; None: it may go on.
+
+    `failures`: its ends in a row that count against it. Three ends of one task say more about the task.
+    """
+    if len(failures) < _FAILURES_IN_A_ROW or len({outcome.task for outcome in failures}) < _TASKS_IN_A_ROW:
+        return None
+    last = failures[-1]
+    return f"{len(failures)} failures in a row, the last: {last.failure}, {last.what}".rstrip(", ")
 
 
 def delay_seconds(times: int) -> float:

@@ -13,13 +13,21 @@ Place = tuple[str, int]
 
 
 @dataclass
+class Quarantine:
+    """A machine takes nothing until it passes a probe."""
+
+    why: str
+    since: float  # seconds on the ledger's clock: the beginning, or the last probe
+    probes: int = 0
+
+
+@dataclass
 class Host:
     """A machine that is here: what it offered when it joined, and what became of it since."""
 
     joined: MachineJoined
     draining_until: float | None = None  # seconds on the ledger's clock: it will be taken back then
     probing: bool = False
-    probed: float | None = None  # when the last probe's answer came
 
     @property
     def places(self) -> list[Place]:
@@ -35,7 +43,8 @@ class Slots:
         self.taken: dict[Place, str] = {}  # the task that runs there
         self.kept: dict[Place, str] = {}  # the task that moves there
         self.targets: dict[str, Place] = {}  # the same by task
-        self.quarantine: dict[str, str] = {}  # machines, here or not, that must pass a probe first, and why
+        self.draining: set[str] = set()  # machines that are here and will be taken back
+        self.quarantine: dict[str, Quarantine] = {}  # machines, here or not, that must pass a probe first
         self.failed: dict[str, list[Outcome]] = defaultdict(list)  # by machine: ends in a row that count against it
 
     def open(self, machine: str) -> bool:
@@ -60,6 +69,7 @@ class Slots:
     def leave(self, machine: str) -> list[str]:
         """Forget a machine; the tasks that ran there, which the caller closes."""
         host = self.hosts.pop(machine)
+        self.draining.discard(machine)
         for place in host.places:
             self.free.discard(place)
             if (moving := self.kept.get(place)) is not None:
@@ -93,18 +103,26 @@ class Slots:
 
     def drain(self, machine: str, until: float) -> None:
         self.hosts[machine].draining_until = until
+        self.draining.add(machine)
         self._close(machine)
 
-    def shut(self, machine: str, why: str) -> None:
+    def shut(self, machine: str, why: str, now: float) -> None:
         """Into quarantine."""
-        self.quarantine[machine] = why
+        self.quarantine[machine] = Quarantine(why, now)
         self._close(machine)
 
-    def readmit(self, machine: str) -> None:
-        """Out of quarantine."""
-        self.quarantine.pop(machine, None)
-        self.failed.pop(machine, None)
-        self._refresh(machine)
+    def probed(self, machine: str, passed: bool, now: float) -> None:
+        """A probe's answer: out of quarantine, or not yet. A machine that left meanwhile is probed anew."""
+        if machine not in self.hosts:
+            return
+        self.hosts[machine].probing = False
+        if passed:
+            self.quarantine.pop(machine, None)
+            self.failed.pop(machine, None)
+            self._refresh(machine)
+        elif machine in self.quarantine:
+            shut = self.quarantine[machine]
+            shut.since, shut.probes = now, shut.probes + 1
 
     def validate(self) -> None:
         """AssertionError where the indices do not say what the machines say."""

@@ -1,0 +1,124 @@
+"""What may go where: the questions that the rules of plan.py ask of the ledger. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+
+from coordinator.entries import Attempt
+from coordinator.fit import Fit, fit, rather_not
+from coordinator.ledger import Ledger
+from coordinator.slots import Place
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A waiting task that fits a machine: how urgent it is, in the graph's units of cost, and how it would run."""
+
+    level: float
+    task: str
+    fit: Fit
+
+
+class Waiting:
+    """What waits for a slot, most urgent first, by machine. Tasks that move to a slot kept for them do not count."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._gone: set[str] = set(ledger.slots.targets)
+        self._next: dict[Hashable, int] = dict.fromkeys(ledger.board.waiting, 0)
+
+    def best(self, machine: str) -> Candidate | None:
+        """The most urgent task that fits `machine`; one that was there before goes first where the two are close."""
+        first = next(self._fitting(machine), None)
+        at_home = self._ledger.board.at_home.get(machine)
+        if first is None or not at_home:
+            return first
+        estimates = self._ledger.estimates
+        near = first.level - estimates.move_seconds(machine) / estimates.seconds(1.0, machine)
+        own = [self._candidate(task, machine) for task in sorted(at_home - self._gone)]
+        return max((c for c in own if c is not None and c.level >= near), key=lambda c: c.level, default=first)
+
+    def take(self, task: str) -> None:
+        """`task` is given a slot and waits no more."""
+        self._gone.add(task)
+
+    def _fitting(self, machine: str) -> Iterator[Candidate]:
+        """The head of every queue whose tasks fit, most urgent first."""
+        heads = []
+        for key, queue in self._ledger.board.waiting.items():
+            place = self._next[key]
+            while place < len(queue) and self._name(queue[place]) in self._gone:
+                place += 1
+            self._next[key] = place
+            if place < len(queue):
+                heads.append(queue[place])
+        for head in sorted(heads):
+            if (candidate := self._candidate(self._name(head), machine)) is not None:
+                yield candidate
+
+    def _candidate(self, task: str, machine: str) -> Candidate | None:
+        how = fitting(self._ledger, task, machine)
+        queued = self._ledger.entries[task].queued
+        assert queued is not None, f"does not wait\n{self._ledger.story(task)}"
+        return None if how is None else Candidate(-queued[0], task, how)
+
+    def _name(self, queued: tuple[float, int]) -> str:
+        return self._ledger.board.by_rank[queued[1]]
+
+
+def fitting(ledger: Ledger, task: str, machine: str) -> Fit | None:
+    """Whether and how `task` may run on a machine that is here. Where it crashed it goes last of all."""
+    entry, hosts = ledger.entries[task], ledger.slots.hosts
+    needs, pin, history = ledger.rules.needs.get(task), ledger.rules.pins.get(task), entry.history()
+    how = fit(entry.task, needs, pin, history, hosts[machine].joined)
+    avoided = rather_not(history) if how is not None and history else frozenset()
+    if machine in avoided:
+        others = (name for name in hosts if name not in avoided and ledger.slots.open(name))
+        if any(fit(entry.task, needs, pin, history, hosts[name].joined) is not None for name in others):
+            return None
+    return how
+
+
+def settled(ledger: Ledger, task: str) -> Attempt | None:
+    """The running attempt of `task`, if it was heard of and may be asked to go elsewhere."""
+    attempt = ledger.running[task]
+    return attempt if attempt.heard > attempt.started and not attempt.told_to_stop else None
+
+
+def fastest(ledger: Ledger) -> list[Place]:
+    """Free slots, fastest machine first; the first slot of every machine before any second one of an equal."""
+    speed = ledger.estimates.speed
+    return sorted(ledger.slots.free, key=lambda place: (-speed(place[0]), place[1], place[0]))
+
+
+def better_swap(ledger: Ledger, task: str, least_epochs: float, least_moves: float) -> tuple[str, str] | None:
+    """(the task on the faster machine, the one on the slower) that `task` should change places with, or None.
+
+    The one on the slower machine must have so much more before it, counted in its epochs and in moves, as seconds on
+    the faster machine. Of several the one with the most to gain: levels apart times speeds apart.
+    """
+    estimates, attempt, best = ledger.estimates, settled(ledger, task), None
+    if attempt is None:
+        return None
+    level, speed = estimates.level(task), estimates.speed(attempt.machine)
+    for other, running in ledger.running.items():
+        other_speed = estimates.speed(running.machine)
+        apart = (estimates.level(other) - level) * (speed - other_speed)  # above 0: the longer is on the slower one
+        if apart <= 0 or (best is not None and apart <= best[0]) or settled(ledger, other) is None:
+            continue
+        (fast, slow), (to, origin) = (
+            ((task, other), (attempt, running)) if speed > other_speed else ((other, task), (running, attempt))
+        )
+        least = least_epochs * estimates.epoch_seconds(slow, to.machine).middle
+        least += least_moves * max(estimates.move_seconds(to.machine), estimates.move_seconds(origin.machine))
+        gain = estimates.seconds(abs(estimates.level(other) - level), to.machine)
+        if gain > least and _fit_each_other(ledger, slow, to, fast, origin):
+            best = (apart, fast, slow)
+    return None if best is None else best[1:]
+
+
+def _fit_each_other(ledger: Ledger, slow: str, to: Attempt, fast: str, origin: Attempt) -> bool:
+    slots = ledger.slots
+    free = all((run.machine, run.slot) not in slots.kept and slots.open(run.machine) for run in (to, origin))
+    return free and fitting(ledger, slow, to.machine) is not None and fitting(ledger, fast, origin.machine) is not None
