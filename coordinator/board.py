@@ -22,7 +22,7 @@ class Board:
     `level(task)` says how urgent a task is, `queue(task)` where it waits; both are asked when it begins to wait.
     """
 
-    def __init__(self, graph: Graph, level: Callable[[str], float], queue: Callable[[Entry], Hashable]) -> None:
+    def __init__(self, graph: Graph, level: Callable[[str], float], queue: Callable[[str, Entry], Hashable]) -> None:
         self.graph = graph
         self._level, self._queue = level, queue
         self.hopeless: dict[str, str] = {}  # tasks that ended and will not be tried again, and why
@@ -136,11 +136,12 @@ class Board:
 
     def _enter_queue(self, task: str) -> None:
         entry = self.entries[task]
-        entry.queue = self._queue(entry)
+        entry.queue = self._queue(task, entry)
         entry.queued = (-self._level(task), entry.rank)
         bisect.insort(self.waiting.setdefault(entry.queue, []), entry.queued)
         if entry.attempts:
-            self.at_home[entry.attempts[-1].machine].add(task)
+            entry.home = entry.attempts[-1].machine
+            self.at_home[entry.home].add(task)
 
     def _leave_queue(self, entry: Entry) -> None:
         if entry.queued is None:
@@ -150,8 +151,7 @@ class Board:
         if not queue:
             del self.waiting[entry.queue]
         entry.queued = None
-        if entry.attempts:
-            self.at_home[entry.attempts[-1].machine].discard(self.by_rank[entry.rank])
+        self.at_home[entry.home].discard(self.by_rank[entry.rank])
 
     def _block(self, task: str) -> None:
         for follower in self.graph.followers[task]:

@@ -59,6 +59,7 @@ class Entry:
     state: State = State.WAITING
     queued: tuple[float, int] | None = None  # its place among what waits for a slot (board.py)
     queue: Hashable = None
+    home: str = ""  # the machine of its last attempt when it began to wait
     found: bool = False  # its result stood in the store before this run
     attempts: list[Attempt] = field(default_factory=list)
     progress: Progress | None = None

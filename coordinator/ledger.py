@@ -233,9 +233,8 @@ class Ledger:
         self.board.done(task)
         self.slots.release(task)
 
-    def _queue(self, entry: Entry) -> Hashable:
+    def _queue(self, task: str, entry: Entry) -> Hashable:
         """Tasks of one queue fit the same machines. Failures that say something about machines make a queue of one."""
-        task = self.board.by_rank[entry.rank]
         alone = any(end.outcome.failure in ABOUT_MACHINES for end in entry.history())
         kind = (self.estimates.keys[task], self.rules.needs.get(task), self.rules.pins.get(task))
         return (*kind, task) if alone else kind
