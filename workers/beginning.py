@@ -12,9 +12,12 @@ from workers.tasks import TrainTask
 from workers.weights_file import weights_sha256
 
 
-def begin(task: TrainTask, device: str, resumed: Resumed | None) -> tuple[Learner, Story]:
-    """What the attempt trains and writes down. UserError when the weights, or the commit, do not fit this machine."""
-    recipe, classes = Recipe.model_validate(task.recipe), len(task.classes)
+def begin(task: TrainTask, recipe: Recipe, device: str, resumed: Resumed | None) -> tuple[Learner, Story]:
+    """What the attempt trains and writes down. UserError when the weights, or the commit, do not fit this machine.
+
+    `recipe`: the task's, with the micro-batch of this attempt.
+    """
+    classes = len(task.classes)
     if resumed is None:
         _check_weights(recipe.weights, task.weights_sha256)
         model = initial_model(recipe, classes, seed_of("weights", recipe.seed, task.held_out))
@@ -27,6 +30,15 @@ def begin(task: TrainTask, device: str, resumed: Resumed | None) -> tuple[Learne
         mend = "use the versions of torch and timm that it was begun with, or another recipe.seed to begin anew"
         raise UserError(what, where=f"{task.name}, {resumed.name}", mend=mend) from error
     return learner, Story(**resumed.state["story"])
+
+
+def recipe_of(task: TrainTask, micro_batch: int | None) -> Recipe:
+    """The task's recipe; `micro_batch` takes the place of its own in one attempt, and must divide its batch."""
+    recipe = Recipe.model_validate(task.recipe)
+    if micro_batch is None:
+        return recipe
+    assert recipe.batch_size % micro_batch == 0, f"{task.name}: {micro_batch} does not divide {recipe.batch_size}"
+    return recipe.model_copy(update={"micro_batch": micro_batch})
 
 
 def _check_weights(source: str, expected: str) -> None:

@@ -52,4 +52,6 @@ def keep_result(
         "memory_mb": cost.memory_mb,
         "seconds": sum(row["seconds"] for row in story.history),
     }
+    if story.micro_batch is not None:
+        numbers["micro_batch"] = story.micro_batch
     return Result(work.task, work.spec, work.attempt, work.nonce, blobs, numbers)

@@ -68,14 +68,16 @@ class Place:
         return open_tier(Path(self.cache_folder).expanduser(), self.store_url)
 
 
-def run(task_json: Mapping[str, Any], attempt: int, place: Place, reporter: Reporter) -> Outcome:
-    """Do one attempt at a task, or find that its result stands."""
+def run(
+    task_json: Mapping[str, Any], attempt: int, place: Place, reporter: Reporter, micro_batch: int | None = None
+) -> Outcome:
+    """Do one attempt at a task, or find that its result stands. `micro_batch` takes the place of the recipe's."""
     task, tier = from_json(task_json), place.open_tier()
 
     def execute(store: Store, nonce: str) -> Result:
         cache = Cache(Path(place.cache_folder).expanduser(), place.cache_gb)
         name, spec, share = task_id(task), spec_hash(task), place.upload_share
-        work = Work(name, spec, attempt, nonce, store, cache, reporter, place.device, place.threads, share)
+        work = Work(name, spec, attempt, nonce, store, cache, reporter, place.device, place.threads, share, micro_batch)
         return _execute(task, work, tier)
 
     with _held(tier, task):

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 from workers.offer import hand_over_backlog
+from workers.probe import probe
 from workers.run import Place, run
-from workers.tasks import Outcome, Progress
+from workers.tasks import Outcome, Probed, Progress
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Slot:
         self._backlog: threading.Thread | None = None
         self._hand_over()
 
-    def run(self, task: str, task_json: Mapping[str, Any], attempt: int) -> Ran:
-        """Do one attempt at the task with id `task`."""
-        outcome = run(task_json, attempt, self._place, _SlotReporter(self, task, attempt))
+    def run(self, task: str, task_json: Mapping[str, Any], attempt: int, micro_batch: int | None = None) -> Ran:
+        """Do one attempt at the task with id `task`; `micro_batch` takes the place of the recipe's."""
+        outcome = run(task_json, attempt, self._place, _SlotReporter(self, task, attempt), micro_batch)
         if outcome.failure is not None:
             self._hand_over()  # the next attempt may be another machine's
         return Ran(outcome, self.reports())
@@ -54,6 +55,10 @@ class Slot:
     def stop(self, task: str, attempt: int) -> None:
         """Ask an attempt to commit and end; it may not have begun yet."""
         self._stops.add((task, attempt))
+
+    def probe(self, slots: int, share: float, timed: bool) -> Probed:
+        """Try this slot, while no task runs in it: see `workers.probe`."""
+        return probe(self._place.device, self._place.threads, slots=slots, share=share, timed=timed)
 
     def process(self) -> int:
         """This process's id."""

@@ -35,6 +35,14 @@ class Story:
     seconds: float = 0.0  # spent on the current epoch
     history: list[dict[str, float]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    micro_batch: int | None = None  # the smallest that an attempt used in place of the recipe's
+
+    def trains_by(self, micro_batch: int | None) -> str:
+        """Note that an attempt puts so many images on the card at once, not the recipe's number; the words for it."""
+        if micro_batch is None:
+            return ""
+        self.micro_batch = min(micro_batch, self.micro_batch or micro_batch)
+        return f"; {micro_batch} images on the card at once, for more did not fit"
 
     def end_epoch(self, *, rate: float, loss: float, images: int, metrics: dict[str, float]) -> bool:
         """Write down an epoch; True when its mean AP is better than all before."""

@@ -190,6 +190,18 @@ class Outcome:
     transient: bool = False  # the store was down or full, which may pass
 
 
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found of one slot. Unknown numbers are None; `what` says what went wrong."""
+
+    passed: bool
+    what: str = ""
+    system: str = ""  # "linux", "windows", "darwin"
+    labels: tuple[str, ...] = ()  # that the machine's owner gave it
+    memory_gb: float | None = None  # of the slot's share of its card, or of the machine's memory
+    speed: float | None = None  # of training, relative to a constant of `workers.probe`
+
+
 class Reporter(Protocol):
     """What a running task may say and ask; given to it, never global."""
 

@@ -21,7 +21,7 @@ from torch import nn
 from shared_store.records import Result
 from shared_store.store import Store
 from shared_store.tables import Predictions
-from workers.beginning import begin
+from workers.beginning import begin, recipe_of
 from workers.cadence import Cadence
 from workers.chain import LostRaceError
 from workers.checkpoint import PATIENCE_SECONDS, Checkpoints
@@ -31,7 +31,6 @@ from workers.loop import NanLossError, logits_of
 from workers.metrics import all_metrics
 from workers.model import load_state
 from workers.optimize import learning_rate
-from workers.recipe import Recipe
 from workers.repeatable import repeatable
 from workers.stopped import StoppedError
 from workers.story import Pace
@@ -75,7 +74,7 @@ class _Fold:
     def __init__(self, task: TrainTask, work: Work, clock: Clock, tier: Store, patience_seconds: float) -> None:
         self.task, self.work, self.clock, self.tier = task, work, clock, tier
         self.patience_seconds = patience_seconds
-        self.recipe = Recipe.model_validate(task.recipe)
+        self.recipe = recipe_of(task, work.micro_batch)
         self.threads = 0 if work.device == "cpu" else max(_DECODERS_FOR_A_CARD, work.threads)
         self.data = open_fold(task, work, self.recipe, self.threads)
         self.steps = self.data.training.steps(self.recipe.batch_size)
@@ -100,11 +99,12 @@ class _Fold:
     def resume(self) -> None:
         """Load the furthest commit that can be trusted, or begin."""
         resumed = self.checkpoints.resume()
-        self.learner, self.story = begin(self.task, self.work.device, resumed)
+        self.learner, self.story = begin(self.task, self.recipe, self.work.device, resumed)
         note = f"attempt {self.work.attempt} begins"
         if resumed is not None:
             place = f"epoch {self.story.epoch}, step {self.story.step}"
             note = f"attempt {self.work.attempt} resumes from {resumed.name}: {place}"
+        note += self.story.trains_by(self.work.micro_batch)
         self.story.log += [*self.notes, *self.checkpoints.news().notes, note]
         self.notes = []
         self.pace = Pace(self.clock(), self.total_step())
@@ -208,6 +208,7 @@ class _Fold:
             seconds_left=left,
             commit=commit,
             note=note,
+            best_epoch=self.story.best_epoch or None,
         )
         self.work.reporter.progress(progress)
 

@@ -23,3 +23,4 @@ class Work:
     device: str = "cpu"  # a torch device: "cpu", "cuda:0"
     threads: int = 1  # torch threads; part of what makes a CPU run repeat to the bit
     upload_share: float = 0.5  # of the link, for commits that go into the store while training goes on
+    micro_batch: int | None = None  # images on the card at once, in place of the recipe's; divides its batch_size
