@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.events import MachineJoined
-from coordinator.retry import Ended, Needs, smaller_micro_batch
-from workers.tasks import Failure, Task, TrainTask
+from coordinator.retry import Ended, Needs, cards_text, less_memory, next_micro_batch, too_small
+from workers.tasks import Failure, Task
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,10 @@ class Fit:
 
 
 WHOLE = Fit()
+_EQUAL = 1.05  # cards of one size differ by what their drivers keep
 
 
-def fit(
-    task: Task, needs: Needs | None, pin: str | None, history: Sequence[Ended], host: MachineJoined
-) -> Fit | None:
+def fit(task: Task, needs: Needs | None, pin: str | None, history: Sequence[Ended], host: MachineJoined) -> Fit | None:
     """How `task` may start on `host`, or None: kind not taken, pinned elsewhere, needs not met, out of memory before.
 
     A machine whose memory is not known counts as large enough until it ran out of it.
@@ -32,7 +31,31 @@ def fit(
     if needs is not None and not _met(needs, host):
         return None
     short = [end for end in history if end.outcome.failure is Failure.OUT_OF_MEMORY and _no_more(host, end)]
-    return WHOLE if not short else _smaller(task, short)
+    if not short:
+        return WHOLE
+    size = next_micro_batch(task, short)
+    return None if size is None else Fit(size)
+
+
+def refusal(
+    task: Task, needs: Needs | None, pin: str | None, history: Sequence[Ended], hosts: Sequence[MachineJoined]
+) -> str:
+    """Why `task` fits none of these machines, for people, with a mend where there is one; "" where it fits one."""
+    if any(fit(task, needs, pin, history, host) is not None for host in hosts):
+        return ""
+    left = [host for host in hosts if task.kind in host.kinds]
+    if not left:
+        return f"no machine here takes {task.kind} tasks"
+    left = [host for host in left if pin in (None, host.machine)]
+    if not left:
+        return f"it may run only on {pin}, which is not here"
+    met = left if needs is None else [host for host in left if _met(needs, host)]
+    if not met:
+        assert needs is not None
+        return _unmet(needs, left)
+    return (
+        f"{cards_text(task, too_small(task, history))}; no machine here has more memory\n  mend:  {less_memory(task)}"
+    )
 
 
 def rather_not(history: Sequence[Ended]) -> frozenset[str]:
@@ -47,18 +70,24 @@ def _met(needs: Needs, host: MachineJoined) -> bool:
     return enough and system and (not needs.label or needs.label in host.labels)
 
 
+def _unmet(needs: Needs, hosts: Sequence[MachineJoined]) -> str:
+    """Which of the needs no machine meets; where each is met by some machine and no machine meets all, all of them."""
+    if needs.system and all(host.system != needs.system for host in hosts):
+        return f"needs {needs.system}; here are {', '.join(sorted({host.system or 'unknown' for host in hosts}))}"
+    if needs.label and all(needs.label not in host.labels for host in hosts):
+        return f"needs a machine with the label {needs.label}; no machine here has it"
+    known = [host.memory_gb for host in hosts if host.memory_gb is not None]
+    if len(known) == len(hosts) and max(known) < needs.memory_gb:
+        return f"needs {needs.memory_gb:g} GB; the largest card here has {max(known):g}"
+    asked = [f"{needs.memory_gb:g} GB"] * (needs.memory_gb > 0) + [needs.system] * (needs.system != "")
+    asked += [f"the label {needs.label}"] * (needs.label != "")
+    return f"needs {' and '.join(asked)}; no machine here has all of it"
+
+
 def _no_more(host: MachineJoined, end: Ended) -> bool:
     """Whether `host` has no more memory than where `end` ran out of it, as far as is known."""
     if end.machine == host.machine:
         return True
-    return host.memory_gb is not None and end.memory_gb is not None and host.memory_gb <= end.memory_gb
-
-
-def _smaller(task: Task, short: Sequence[Ended]) -> Fit | None:
-    """The largest micro-batch below all that did not fit. A number that the person set is never lowered."""
-    if not isinstance(task, TrainTask) or task.recipe["micro_batch"] is not None:
-        return None
-    batch = task.recipe["batch_size"]
-    least = min(batch if end.micro_batch is None else end.micro_batch for end in short)
-    size = smaller_micro_batch(batch, least)
-    return None if size is None else Fit(size)
+    if host.memory_gb is None or end.memory_gb is None:
+        return False
+    return host.memory_gb <= _EQUAL * end.memory_gb

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from fake_fleet import small_graph
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.retry import LONGEST_DELAY_SECONDS, Budgets, Ended, delay_seconds, judge, smaller_micro_batch
-from workers.tasks import Failure, Outcome, TrainTask
+from coordinator.retry import (
+    LONGEST_DELAY_SECONDS,
+    Budgets,
+    Ended,
+    delay_seconds,
+    judge,
+    quarantine,
+    smaller_micro_batch,
+)
+from workers.tasks import Failure, LabelTask, Outcome, TrainTask
 
 TASK = next(task for task in small_graph().tasks.values() if isinstance(task, TrainTask))
+LABEL = next(task for task in small_graph().tasks.values() if isinstance(task, LabelTask))
 BUDGETS = Budgets(crashes=3)
 
 
@@ -69,9 +80,64 @@ def test_a_loss_that_is_not_finite_has_one_more_try() -> None:
     assert not verdict.again and "recipe.learning_rate" in verdict.why
 
 
-def test_out_of_memory_names_the_next_smaller_micro_batch() -> None:
-    verdict = judge(TASK, ended(Failure.OUT_OF_MEMORY), BUDGETS)
-    assert not verdict.again and "set recipe.micro_batch to 6:" in verdict.why
+def crash(machine: str, what: str) -> Ended:
+    return Ended(Outcome("t", 1, Failure.CRASHED, what), 0.0, machine=machine)
+
+
+def test_a_task_that_crashes_in_the_same_way_on_two_machines_is_given_up_as_its_own_fault() -> None:
+    here = crash("box", "RuntimeError: bad row 17 at 0x7f3a in /home/ann/data/a.parquet")
+    there = crash("attic", r"RuntimeError: bad row 3 at 0x11 in C:\photos\b.parquet")
+    verdict = judge(TASK, [here, there], Budgets(crashes=9))
+    assert not verdict.again and "on box and attic" in verdict.why and "the fold's own fault" in verdict.why
+
+
+@pytest.mark.parametrize("second", [crash("box", "KeyError: 'a'"), crash("attic", "KeyError: 'b'"), crash("attic", "")])
+def test_other_crashes_and_those_of_one_machine_say_less(second: Ended) -> None:
+    assert judge(TASK, [crash("box", "KeyError: 'a'"), second], Budgets(crashes=9)).again
+
+
+def test_a_preemption_never_counts_and_is_made_good_at_once() -> None:
+    verdict = judge(TASK, ended(*[Failure.PREEMPTED] * 100), BUDGETS)
+    assert verdict.again and verdict.not_before == 1000.0
+    losses = [Failure.LOST] * (BUDGETS.barren_losses - 1)
+    assert not judge(TASK, ended(*losses, Failure.PREEMPTED, Failure.LOST), BUDGETS).again  # nor does it hide losses
+
+
+def test_a_hung_task_is_tried_again_later_and_later_within_a_budget_of_its_own() -> None:
+    once, twice = ended(Failure.HUNG), ended(Failure.CRASHED, Failure.CRASHED, Failure.HUNG, Failure.HUNG)
+    assert [judge(TASK, history, BUDGETS).not_before - history[-1].at for history in (once, twice)] == [1.0, 2.0]
+    verdict = judge(TASK, ended(*[Failure.HUNG] * BUDGETS.hangs), BUDGETS)
+    assert not verdict.again and "3 times" in verdict.why and "mend:" in verdict.why
+
+
+def short(micro_batch: int | None, machine: str = "box", memory_gb: float | None = 8.0) -> Ended:
+    outcome = Outcome("t", 1, Failure.OUT_OF_MEMORY, "CUDA ran out of it")
+    return Ended(outcome, 50.0, machine=machine, micro_batch=micro_batch, memory_gb=memory_gb)
+
+
+def test_out_of_memory_goes_on_at_once_with_less_until_nothing_less_is_left_on_three_cards() -> None:
+    down = [short(size) for size in (None, 6, 4, 3, 2, 1)]  # of a batch of 12
+    assert all(judge(TASK, down[:n], BUDGETS) == judge(TASK, down[:1], BUDGETS) for n in range(1, 7))
+    larger, largest = short(1, "attic", 12.0), short(1, "cloud", None)
+    assert judge(TASK, [*down, larger], BUDGETS).again
+    verdict = judge(TASK, [*down, larger, largest], BUDGETS)
+    assert not verdict.again and "1 image at a time on box (8 GB), attic (12 GB), cloud" in verdict.why
+    assert "recipe.image_size" in verdict.why
+
+
+def test_what_has_no_smaller_micro_batch_is_given_up_after_three_cards_with_what_would_help() -> None:
+    cards = [short(None, "box"), short(None, "attic", 12.0), short(None, "cloud", 16.0)]
+    chosen = dataclasses.replace(TASK, recipe={**TASK.recipe, "micro_batch": 6})
+    for task, mend in ((chosen, "set recipe.micro_batch to 4, or to null"), (LABEL, "fleet.slots")):
+        assert [judge(task, cards[:n], BUDGETS).again for n in (1, 2, 3)] == [True, True, False]
+        assert mend in judge(task, cards, BUDGETS).why
+
+
+def test_a_machine_is_shut_out_after_three_failures_in_a_row_unless_one_task_alone_made_them() -> None:
+    one, other = (Outcome(task, 1, Failure.CRASHED, "no driver") for task in ("t", "u"))
+    assert quarantine([one, other]) is None
+    assert quarantine([one, one, one]) is None
+    assert quarantine([one, one, other]) == "3 failures in a row, the last: crashed, no driver"
 
 
 @pytest.mark.parametrize("failure", [Failure.BAD_INPUT, Failure.STORE])
