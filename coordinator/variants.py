@@ -78,7 +78,7 @@ def check_recipes(base: Recipe | None, overrides: Overrides) -> None:
 
 
 def recipe_lines(variants: Sequence[Variant]) -> list[str]:
-    """`recipe b4: tf_efficientnet_b4, 380 px, batch 32, 12 epochs`, a line each, and how often where there are repeats."""
+    """`recipe b4: tf_efficientnet_b4, 380 px, batch 32, 12 epochs`, a line each; with repeats, how many times."""
     repeats = 1 + max(variant.repeat for variant in variants)
     again = f", {repeats} times" if repeats > 1 else ""
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from fake_fleet import small_graph
@@ -151,3 +152,15 @@ def test_labels_and_students_of_other_data_do_not_mix() -> None:
     student = task_of(graph, "student/fold1")
     with pytest.raises(AssertionError, match="same data"):
         check_leaks([*graph.tasks.values(), dataclasses.replace(student, snapshot="other")], 3, nested=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [({"snapshot": "other"}, "same data"), ({"labels": ("label-fold1-x",)}, "learned from labels")]
+)
+def test_a_teacher_of_other_data_or_one_that_was_taught_gives_no_labels(change: dict[str, Any], says: str) -> None:
+    tasks = wire(Experiment(), PHOTOS, CLASSES, None, {})
+    teacher, label = tasks[0], next(task for task in tasks if isinstance(task, LabelTask))
+    assert isinstance(teacher, TrainTask)
+    other = dataclasses.replace(teacher, **change)
+    with pytest.raises(AssertionError, match=says):
+        check_leaks([other, dataclasses.replace(label, teacher=task_id(other))], 5, nested=False)
