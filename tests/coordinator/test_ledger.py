@@ -40,6 +40,8 @@ from workers.tasks import Failure, Outcome, Progress
 BOX = MachineJoined("box", 2, ("train", "label", "bundle", "predict"))
 GRAPH = small_graph()
 TEACHERS = GRAPH.named("teacher/")
+RARE = (Failure.BAD_INPUT, Failure.STORE, Failure.NAN)  # soon for good
+FAILURES = [failure for failure in Failure for _ in range(1 if failure in RARE else 6)]
 
 
 def ledger_after(*events: Event) -> Ledger:
@@ -202,7 +204,7 @@ def test_what_cannot_follow_is_refused(events: list[Event]) -> None:
 @given(st.integers(0, 2**32), st.sampled_from(["oof", "nested"]))
 def test_whatever_happens_the_indices_hold_and_the_run_ends(seed: int, labels: str) -> None:
     """Unequal machines come, go, are cut off, reclaimed, shut out and probed; attempts move, hang, end in every way."""
-    world = World(random.Random(seed), Ledger(small_graph(folds=3, labels=labels), Rules(hang_seconds=900.0)))
+    world = World(random.Random(seed), Ledger(small_graph(folds=3, labels=labels), Rules(hang_seconds=600.0)))
     ledger = world.ledger
     for _ in range(3000):
         world.turn()
@@ -276,8 +278,8 @@ class World:
         if told and what < 0.5:
             self.end(Outcome(task, number, Failure.STOPPED))
         elif what < 0.15:
-            self.end(Outcome(task, number, None if chance.random() < 0.7 else chance.choice(list(Failure))))
-        elif what < 0.6:
+            self.end(Outcome(task, number, None if chance.random() < 0.5 else chance.choice(FAILURES)))
+        elif what < 0.4:
             step = min(30, (0 if known is None else known.step) + chance.choice([0, 1, 10]))
             commit = chance.choice([None, step])
             self.take(Progressed(Progress(task, number, step // 10, 3, step, 30, commit=commit, best_epoch=1)))
