@@ -53,6 +53,8 @@ def is_honest(tasks: list[Task], experiment: Experiment) -> bool:
             saw = photos - set(teacher.held_out)
             if saw & set(label.held_out) or (nested and saw & set(student.held_out)):
                 return False
+            if nested and not set(student.held_out) <= set(label.held_out):
+                return False  # honest by its teacher, but all that a worker sees is what the label says of itself
             if not learned & set(label.held_out):
                 return False  # waited for, and no use
             for photo in learned & set(label.held_out):
