@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TypeGuard
+
 from fake_fleet import WORK, small_graph
+from long_folds import long_graph
 
 from coordinator.events import (
+    Drain,
     Event,
     Finish,
     GiveUp,
+    Kill,
+    MachineDraining,
     MachineJoined,
+    MachineLeft,
+    MachineProbed,
+    Migrate,
+    Order,
+    Probe,
+    Progressed,
     ResultFound,
     Start,
     Stop,
@@ -16,27 +29,44 @@ from coordinator.events import (
     TaskEnded,
     Tick,
 )
+from coordinator.graph import Graph
 from coordinator.ledger import Ledger
-from coordinator.plan import plan
-from workers.tasks import Failure, Outcome
+from coordinator.plan import FIRST_PROBE_SECONDS, UNFIT_SECONDS, plan
+from coordinator.retry import Needs, Rules
+from workers.tasks import Failure, Outcome, Progress
 
 GRAPH = small_graph()
 TEACHERS = GRAPH.named("teacher/")
+LABELS, STUDENTS = GRAPH.named("label/"), GRAPH.named("student/")
 BOX = MachineJoined("box", 2, WORK)
+ONE = MachineJoined("box", 1, WORK)
+FAST = MachineJoined("fast", 1, WORK, speed=4.0)
+SLOW = MachineJoined("slow", 1, WORK, speed=1.0)
+LONG = long_graph()
+FOLDS = LONG.named("teacher/")
 
 
-def ledger_after(*events: Event) -> Ledger:
-    ledger = Ledger(GRAPH)
+def ledger_after(*events: Event, graph: Graph = GRAPH, rules: Rules | None = None) -> Ledger:
+    ledger = Ledger(graph, rules)
     for event in events:
         ledger.apply(event)
     return ledger
 
 
-def carried_out(ledger: Ledger) -> list[Event]:
-    orders = plan(ledger)
-    for order in orders:
-        ledger.apply(order)
-    return list(orders)
+def carried_out(ledger: Ledger) -> list[Order]:
+    """All that the plan says until it is silent."""
+    said: list[Order] = []
+    while orders := plan(ledger):
+        for order in orders:
+            ledger.apply(order)
+            ledger.validate()
+        said += orders
+    return said
+
+
+def at_epoch(task: str, epoch: int, attempt: int = 1, epochs: int = 100) -> Progressed:
+    """A fold has finished an epoch and committed it."""
+    return Progressed(Progress(task, attempt, epoch, epochs, 10 * epoch, 10 * epochs, commit=epoch, best_epoch=epoch))
 
 
 def test_ready_tasks_go_onto_free_slots_and_no_further() -> None:
@@ -73,7 +103,7 @@ def test_a_failed_task_waits_for_its_delay_and_starts_with_the_next_attempt() ->
     for task in TEACHERS[:2]:
         ledger.apply(ResultFound(task))
     ledger.apply(TaskEnded(Outcome(TEACHERS[2], 1, Failure.CRASHED)))
-    assert plan(ledger) == []
+    assert not any(isinstance(order, Start) and order.task == TEACHERS[2] for order in plan(ledger))
     ledger.apply(Tick(51.0))
     assert plan(ledger) == [Start(TEACHERS[2], "box", 0, 2)]
 
@@ -113,3 +143,189 @@ def test_the_run_finishes_when_nothing_more_can_be_done() -> None:
 
 def test_a_task_waits_while_no_machine_is_there() -> None:
     assert plan(ledger_after()) == []
+
+
+def test_a_task_goes_where_its_needs_are_met_and_where_it_is_pinned() -> None:
+    rules = Rules(pins={TEACHERS[0]: "attic"}, needs={TEACHERS[1]: Needs(memory_gb=8.0), TEACHERS[2]: Needs(label="x")})
+    small = MachineJoined("box", 3, ("train",), memory_gb=4.0, labels=("x",))
+    ledger = ledger_after(small, rules=rules)
+    assert carried_out(ledger) == [Start(TEACHERS[2], "box", 0, 1)]  # the others wait: such a machine may join
+    ledger.apply(MachineJoined("attic", 1, ("train",), memory_gb=4.0))
+    ledger.apply(MachineJoined("cloud", 1, ("train",), memory_gb=16.0))
+    assert set(carried_out(ledger)) == {Start(TEACHERS[0], "attic", 0, 1), Start(TEACHERS[1], "cloud", 0, 1)}
+
+
+def test_the_longest_chain_gets_the_fastest_machine() -> None:
+    found = [ResultFound(task) for task in TEACHERS[:2]]
+    started = {order.task: order.machine for order in carried_out(ledger_after(*found, SLOW, FAST)) if is_start(order)}
+    assert started[TEACHERS[2]] == "fast"
+
+
+def is_start(order: Order) -> TypeGuard[Start]:
+    return isinstance(order, Start)
+
+
+def test_a_fold_goes_on_where_it_was_when_others_are_about_as_urgent() -> None:
+    one, other = (MachineJoined(name, 1, ("train",)) for name in ("attic", "box"))
+    began = [Start(TEACHERS[0], "attic", 0, 1), Start(TEACHERS[1], "box", 0, 1)]
+    ends = [TaskEnded(Outcome(task, 1, Failure.STOPPED)) for task in TEACHERS[:2]]
+    ledger = ledger_after(ResultFound(TEACHERS[2]), one, other, *began, *ends, Tick(1.0))
+    assert carried_out(ledger) == [Start(TEACHERS[0], "attic", 0, 2), Start(TEACHERS[1], "box", 0, 2)]
+
+
+def test_a_task_that_crashed_goes_elsewhere_while_there_is_an_elsewhere() -> None:
+    crash = TaskEnded(Outcome(TEACHERS[0], 1, Failure.CRASHED))
+    others = [ResultFound(task) for task in TEACHERS[1:]]
+    began = [ONE, Start(TEACHERS[0], "box", 0, 1), crash, Tick(60.0)]
+    assert Start(TEACHERS[0], "box", 0, 2) in carried_out(ledger_after(*others, *began))
+    orders = carried_out(ledger_after(*others, *began, MachineJoined("attic", 1, WORK)))
+    assert Start(TEACHERS[0], "attic", 0, 2) in orders
+
+
+def test_after_out_of_memory_a_fold_goes_on_with_fewer_images_at_once() -> None:
+    short = TaskEnded(Outcome(TEACHERS[0], 1, Failure.OUT_OF_MEMORY))
+    ledger = ledger_after(
+        *[ResultFound(task) for task in TEACHERS[1:]],
+        MachineJoined("box", 1, ("train",)),
+        Start(TEACHERS[0], "box", 0, 1),
+    )
+    for event in (short, Tick(1.0)):
+        ledger.apply(event)
+    assert carried_out(ledger) == [Start(TEACHERS[0], "box", 0, 2, micro_batch=6)]
+
+
+def test_what_fits_no_card_is_given_up_after_a_while_in_which_a_larger_one_might_have_come() -> None:
+    box = MachineJoined("box", 1, ("train",), memory_gb=4.0)
+    ends = [
+        event
+        for number, size in enumerate((None, 6, 4, 3, 2, 1), start=1)
+        for event in (
+            Start(TEACHERS[0], "box", 0, number, size),
+            TaskEnded(Outcome(TEACHERS[0], number, Failure.OUT_OF_MEMORY)),
+            Tick(float(number)),
+        )
+    ]
+    ledger = ledger_after(*[ResultFound(task) for task in TEACHERS[1:]], box, *ends)
+    assert carried_out(ledger) == []
+    ledger.apply(Tick(UNFIT_SECONDS + 10))
+    given_up = carried_out(ledger)[0]
+    assert isinstance(given_up, GiveUp) and "with 1 image at a time on box (4 GB)" in given_up.why
+
+
+def three_crashes() -> list[Event]:
+    starts: list[Event] = [MachineJoined("box", 3, WORK), *(Start(t, "box", n, 1) for n, t in enumerate(TEACHERS))]
+    return [*starts, *(TaskEnded(Outcome(task, 1, Failure.CRASHED, "no driver")) for task in TEACHERS), Tick(10.0)]
+
+
+def test_a_machine_with_three_failures_in_a_row_is_shut_out_with_the_reason() -> None:
+    orders = carried_out(ledger_after(*three_crashes()))
+    assert orders == [Drain("box", "3 failures in a row, the last: crashed, no driver")]
+
+
+def test_a_machine_in_quarantine_is_probed_later_and_later_until_it_passes() -> None:
+    ledger = ledger_after(*three_crashes())
+    carried_out(ledger)
+    for wait in (FIRST_PROBE_SECONDS, 2 * FIRST_PROBE_SECONDS):
+        ledger.apply(Tick(ledger.now + wait - 1))
+        assert carried_out(ledger) == []
+        ledger.apply(Tick(ledger.now + 1))
+        assert carried_out(ledger) == [Probe("box")]
+        ledger.apply(MachineProbed("box", passed=False))
+    ledger.apply(Tick(ledger.now + 4 * FIRST_PROBE_SECONDS))
+    assert carried_out(ledger) == [Probe("box")]
+    ledger.apply(MachineProbed("box", passed=True))
+    assert {order.machine for order in carried_out(ledger) if is_start(order)} == {"box"}
+
+
+def test_an_attempt_without_a_sign_of_life_is_ended() -> None:
+    rules = Rules(hang_seconds=600.0)
+    ledger = ledger_after(BOX, Start(TEACHERS[0], "box", 0, 1), Start(TEACHERS[1], "box", 1, 1), rules=rules)
+    for event in (Tick(500.0), at_epoch(TEACHERS[1], 1, epochs=3), Tick(601.0)):
+        ledger.apply(event)
+    assert carried_out(ledger)[0] == Kill(TEACHERS[0], 1, "no sign of life for 10 minutes")
+    assert TEACHERS[1] in ledger.running
+
+
+def begun(machine: MachineJoined, *others: MachineJoined) -> Ledger:
+    """One long fold that has come to its tenth epoch of 100 s, and nothing else to do."""
+    found = [ResultFound(task) for task in FOLDS[1:]]
+    ledger = ledger_after(*found, machine, Start(FOLDS[0], machine.machine, 0, 1), graph=LONG)
+    for epoch in range(11):
+        ledger.apply(Tick(100.0 * epoch + 30))
+        ledger.apply(at_epoch(FOLDS[0], epoch))
+    for other in others:
+        ledger.apply(other)
+    return ledger
+
+
+def test_what_runs_on_a_machine_that_will_be_taken_back_leaves_for_a_free_slot_at_once() -> None:
+    ledger = begun(ONE, MachineJoined("attic", 1, ("train",)))
+    assert carried_out(ledger) == []
+    ledger.apply(MachineDraining("box", ledger.now + 600.0))
+    assert carried_out(ledger) == [Migrate(FOLDS[0], 1, "attic", 0)]
+
+
+def test_without_a_free_slot_it_stays_to_the_last_moment_and_commits() -> None:
+    ledger = begun(ONE)
+    ledger.apply(MachineDraining("box", ledger.now + 600.0))
+    assert carried_out(ledger) == []
+    ledger.apply(Tick(ledger.now + 560.0))
+    assert carried_out(ledger) == [Stop(FOLDS[0], 1, "box will be taken back")]
+
+
+def test_a_fold_that_ends_in_time_stays_on_a_machine_that_will_be_taken_back() -> None:
+    ledger = begun(ONE, MachineJoined("attic", 1, ("train",)))
+    ledger.apply(MachineDraining("box", ledger.now + 20_000.0))
+    assert carried_out(ledger) == []
+
+
+def test_with_nothing_waiting_a_fold_climbs_to_an_idle_machine_that_is_faster_and_begins_there() -> None:
+    ledger = begun(SLOW, FAST)
+    assert carried_out(ledger) == [Migrate(FOLDS[0], 1, "fast", 0)]
+    ledger.apply(TaskEnded(Outcome(FOLDS[0], 1, Failure.STOPPED)))
+    ledger.apply(Tick(ledger.now + 1))
+    assert carried_out(ledger) == [Start(FOLDS[0], "fast", 0, 2)]
+
+
+def test_a_fold_near_its_end_does_not_climb() -> None:
+    ledger = begun(SLOW)
+    ledger.apply(at_epoch(FOLDS[0], 99))
+    ledger.apply(dataclasses.replace(FAST, speed=1.2))
+    assert carried_out(ledger) == []
+
+
+def test_with_nothing_waiting_the_longer_of_two_folds_takes_the_faster_machine() -> None:
+    starts = [Start(FOLDS[0], "fast", 0, 1), Start(FOLDS[1], "slow", 0, 1)]
+    ledger = ledger_after(ResultFound(FOLDS[2]), FAST, SLOW, *starts, graph=LONG)
+    for epoch in range(61):
+        ledger.apply(Tick(100.0 * epoch + 30))
+        ledger.apply(at_epoch(FOLDS[0], epoch))
+        if epoch % 4 == 0:
+            ledger.apply(at_epoch(FOLDS[1], epoch // 4))
+    assert carried_out(ledger) == [Migrate(FOLDS[0], 1, "slow", 0), Migrate(FOLDS[1], 1, "fast", 0)]
+    for task in FOLDS[:2]:
+        ledger.apply(TaskEnded(Outcome(task, 1, Failure.STOPPED)))
+    ledger.apply(Tick(ledger.now + 1))
+    assert {(order.task, order.machine) for order in carried_out(ledger) if is_start(order)} == {
+        (FOLDS[0], "slow"),
+        (FOLDS[1], "fast"),
+    }
+
+
+def test_at_a_commit_a_fold_makes_room_for_one_that_has_much_more_before_it() -> None:
+    ledger = ledger_after(ONE, Start(FOLDS[0], "box", 0, 1), *[ResultFound(FOLDS[2])], graph=LONG)
+    for epoch in range(30):
+        ledger.apply(Tick(100.0 * epoch + 30))
+        ledger.apply(at_epoch(FOLDS[0], epoch))
+        said = carried_out(ledger)
+        if said:
+            break
+    assert said == [Stop(FOLDS[0], 1, "teacher/fold1 has more before it")]
+    assert 4 < epoch < 30
+
+
+def test_a_machine_that_leaves_lets_its_folds_go_on_elsewhere() -> None:
+    ledger = begun(ONE, MachineJoined("attic", 1, ("train",)))
+    ledger.apply(MachineLeft("box"))
+    ledger.apply(Tick(ledger.now + 5))
+    assert carried_out(ledger) == [Start(FOLDS[0], "attic", 0, 2)]
