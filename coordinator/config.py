@@ -67,6 +67,14 @@ class EnsembleSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
 
 
+class NeedsSection(Section):
+    memory_gb: Annotated[float, Field(ge=0)] = 0.0
+    """Of a slot's card, or of its share of a machine without one."""
+    system: Literal["", "linux", "windows", "darwin"] = ""
+    label: str = ""
+    """A word among those that the machine's owner put into FOLDFLEET_LABELS."""
+
+
 class FleetSection(Section):
     address: str | None = None
     """A Ray cluster's address, or `auto`; None: an embedded Ray on this machine alone."""
@@ -76,6 +84,12 @@ class FleetSection(Section):
     """Torch threads of each fold; results repeat to the bit at an equal number."""
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """Tries before a crashing task is given up. A lost machine does not count."""
+    hang_minutes: Annotated[float, Field(gt=0)] = 30
+    """A fold without any sign of life for this long is ended, and goes on from its last commit."""
+    pin: dict[str, str] = {}
+    """Folds that run on one machine only: `{fold3: attic, student/fold1: desk}`."""
+    needs: dict[str, NeedsSection] = {}
+    """What folds ask of a machine, by the name of their recipe or for `all`."""
 
 
 class StoreSection(Section):
@@ -191,6 +205,8 @@ def _one_mistake(details: ErrorDetails) -> tuple[str, str]:
 
 def _keys_at(path: list[str]) -> list[str]:
     model: type[BaseModel] = Experiment
+    if path[:2] == ["fleet", "needs"]:
+        return list(NeedsSection.model_fields)
     if path[:1] == ["recipes"]:  # recipes.NAME has the keys of recipe
         path = ["recipe", *path[2:]]
     for part in path:

@@ -6,18 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coordinator.config import FleetSection
-from coordinator.events import Event, Progressed, ResultFound, RunBegan, Start, Stop, StopRequested, Tick
+from coordinator.events import (
+    Event,
+    Kill,
+    Migrate,
+    Order,
+    Probe,
+    Progressed,
+    ResultFound,
+    RunBegan,
+    Start,
+    Stop,
+    StopRequested,
+    Tick,
+)
 from coordinator.fleet import Fleet
 from coordinator.graph import Graph
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
+from coordinator.placing import rules_of
 from coordinator.plan import plan
-from coordinator.retry import Budgets, Rules
 from shared_store.commits import read_result
 from shared_store.store import Store
+from workers.tasks import Progress
 
 Watch = Callable[[Event, Ledger], None]
-"""Told every fact and order right after the ledger took it in."""
+"""Told every fact and order, right after the ledger took it in; and every report that only moves numbers on."""
+
+REPORT_SECONDS = 60.0  # between reports of an attempt that tell the ledger numbers alone
+_REPORTS_BEFORE_IT_HANGS = 4
 
 
 def drive(
@@ -37,24 +54,21 @@ def drive(
     once it is true running tasks commit and end: `ledger.stopping` then, and `ledger.all_done` is false.
     Exceptions (a second Ctrl-C) pass through: the caller closes the fleet in any case.
     """
-    ledger = Ledger(graph, Rules(Budgets(crashes=settings.attempts)))
+    ledger = Ledger(graph, rules_of(settings, graph))
     turn = _Turn(ledger, journal, watch)
-    turn.take(Tick(clock()))
+    turn.take(_tick(clock))
     turn.take(RunBegan(tuple(graph.tasks)))
     for task in graph.tasks:
         if read_result(store, task) is not None:
             turn.take(ResultFound(task))
     while ledger.finished is None:
-        for order in plan(ledger):
-            turn.take(order)
-            match order:
-                case Start():
-                    fleet.start(order, graph.tasks[order.task])
-                case Stop():
-                    fleet.stop(order)
+        while orders := plan(ledger):
+            for order in orders:
+                turn.take(order)
+                _carry_out(order, fleet, graph)
         if ledger.finished is None:
             facts = [*fleet.discover(), *fleet.poll()]
-            turn.take(Tick(clock()))
+            turn.take(_tick(clock))
             for fact in facts:
                 turn.take(fact)
             if stop() and not ledger.stopping:
@@ -62,23 +76,60 @@ def drive(
     return ledger
 
 
+def _carry_out(order: Order, fleet: Fleet, graph: Graph) -> None:
+    """The other orders ask nothing of any machine."""
+    match order:
+        case Start():
+            fleet.start(order, graph.tasks[order.task])
+        case Stop() | Migrate():
+            fleet.stop(order)
+        case Kill():
+            fleet.kill(order)
+        case Probe():
+            fleet.probe(order)
+
+
+def _tick(clock: Callable[[], float]) -> Tick:
+    return Tick(round(clock(), 3))  # as the journal has it, so that a replay sees the very same time
+
+
 @dataclass
 class _Turn:
-    """Every event goes the same way: into the ledger, into the journal, to whoever watches."""
+    """Every event goes the same way: into the ledger, into the journal, to whoever watches.
+
+    The journal has all that the ledger took in, but for turns in which there was nothing but the time.
+    """
 
     ledger: Ledger
     journal: Journal
     watch: Watch
+    tick: Tick | None = None  # not in the journal yet
 
     def take(self, event: Event) -> None:
+        if isinstance(event, Progressed) and not self._counts(event.progress):
+            self.watch(event, self.ledger)
+            return
         self.ledger.apply(event)
-        if _worth_a_line(event):
+        if isinstance(event, Tick):
+            self.tick = event
+        else:
+            if self.tick is not None:
+                self.journal.write(self.ledger.now, self.tick)
+                self.tick = None
             self.journal.write(self.ledger.now, event)
         self.watch(event, self.ledger)
 
-
-def _worth_a_line(event: Event) -> bool:
-    """Ticks and reports that only move numbers on would bury the rest; the view has them."""
-    if isinstance(event, Progressed):
-        return event.progress.commit is not None or event.progress.note != ""
-    return not isinstance(event, Tick)
+    def _counts(self, progress: Progress) -> bool:
+        """Whether the ledger hears of a report. Of those that only move numbers on it hears one now and then: two a
+        second from every fold would bury all else in the journal.
+        """
+        if progress.note or progress.commit is not None:
+            return True
+        running, known = self.ledger.running.get(progress.task), self.ledger.entries[progress.task].progress
+        if running is None or running.number != progress.attempt:
+            return False
+        if known is None or known.attempt != progress.attempt:
+            return True
+        new = (progress.epoch, progress.best_epoch) != (known.epoch, known.best_epoch)
+        often = min(REPORT_SECONDS, self.ledger.rules.hang_seconds / _REPORTS_BEFORE_IT_HANGS)
+        return new or self.ledger.now - running.heard >= often

@@ -1,5 +1,7 @@
 """The journal: every fact and order of a run as one line of `events.jsonl`. It explains and never restores.
 
+It has all that the ledger took in, in turns that begin with a tick: `replay.py` gives the same orders again by it.
+
 A line that a power cut tore is dropped when the file is opened again, and passed over by readers.
 """
 
@@ -11,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from coordinator.events import Event, ResultFound, Start, TaskEnded, from_json, to_json
+from coordinator.events import Event, ResultFound, Start, TaskEnded, Tick, from_json, to_json
 from shared_store.errors import StoreError
 from shared_store.records import canonical_json
 
@@ -30,7 +32,7 @@ class Journal:
 
     def write(self, at: float, event: Event) -> None:
         """Note that `event` was taken in or given out at `at` seconds."""
-        line = canonical_json({"at": round(at, 3), **to_json(event)})
+        line = canonical_json({**to_json(event), "at": round(at, 3)})
         try:
             self._file.write(line + b"\n")
         except OSError as error:
@@ -77,7 +79,7 @@ def _events(lines: Iterable[bytes]) -> Iterator[tuple[float, Event]]:
         try:
             value = json.loads(line)
             at = value.pop("at")
-            yield at, from_json(value)
+            yield at, Tick(at) if value["event"] == Tick.__name__ else from_json(value)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"line {number} of the journal is not understood: {line[:200]!r}") from error
 

@@ -113,6 +113,10 @@ class Session:
         cache_folder = str(Path(store_section.cache_folder).expanduser())
         alone = commits_alone(self.store)
         began = time.monotonic()
+
+        def clock() -> float:
+            return time.monotonic() - began
+
         with (
             journal_here(self.store, self.run) as journal,
             contextlib.closing(
@@ -122,6 +126,7 @@ class Session:
                     cache_folder,
                     run_search,
                     alone,
+                    clock=clock,
                 )
             ) as fleet,
             StopSignal() as stop,
@@ -132,7 +137,7 @@ class Session:
                 open_store(self.store.url, single_committer=True) if alone else self.store,
                 fleet,
                 fleet_section,
-                clock=lambda: time.monotonic() - began,
+                clock=clock,
                 journal=journal,
                 watch=view,
                 stop=lambda: stop.requested() or hold.successor is not None,

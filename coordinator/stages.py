@@ -10,6 +10,7 @@ from coordinator.generation import Hold
 from coordinator.graph import Graph
 from coordinator.known import Known, gather
 from coordinator.outputs import publish_known
+from coordinator.placing import check_placing
 from coordinator.session import Session
 from shared_store.cache import Cache
 from shared_store.commits import read_result
@@ -36,6 +37,7 @@ def bring(session: Session, *prefixes: str) -> Known:
         for line in findings(data.prepared):
             session.say(line)
         graph = data.graph(session.experiment)
+        check_placing(session.experiment.fleet, graph)
         wanted = graph.part(name for prefix in prefixes for name in graph.named(prefix))
         try:
             _drive_missing(session, wanted, hold)

@@ -26,9 +26,28 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.events import Event, GiveUp, Progressed, ResultFound, Start, StopRequested, TaskEnded
+from coordinator.events import (
+    Drain,
+    Event,
+    GiveUp,
+    Kill,
+    MachineCut,
+    MachineDraining,
+    MachineJoined,
+    MachineLeft,
+    MachineProbed,
+    Migrate,
+    Probe,
+    Progressed,
+    ResultFound,
+    Start,
+    Stop,
+    StopRequested,
+    TaskEnded,
+)
 from coordinator.ledger import Entry, Ledger, State
-from workers.tasks import Failure, Outcome, TrainTask
+from workers.tasks import Failure, Outcome, Task, TrainTask
+from workers.tasks import Progress as TaskProgress
 
 
 class View:
@@ -36,6 +55,7 @@ class View:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self._newest: dict[str, TaskProgress] = {}  # the ledger does not hear of every report
         self._told: dict[str, tuple[int, int]] = {}  # epoch and commit last shown, by task
         self._ledger: Ledger | None = None
         self._live = (
@@ -64,11 +84,20 @@ class View:
     def _line(self, event: Event, ledger: Ledger) -> str:
         """The words for an event, or nothing: what is worth a line stays on the screen."""
         match event:
-            case Start(task, machine, slot, attempt):
+            case Start(task, machine, slot, attempt, micro_batch):
                 again = f", attempt {attempt}" if attempt > 1 else ""
-                return f"{ledger.entries[task].task.name}: started on {machine}, slot {slot}{again}"
+                fewer = f", {micro_batch} images at once" if micro_batch is not None else ""
+                return f"{ledger.entries[task].task.name}: started on {machine}, slot {slot}{again}{fewer}"
             case Progressed(progress):
-                return self._epoch_line(ledger.entries[progress.task], progress.note)
+                entry = ledger.entries[progress.task]
+                if entry.progress is None or entry.progress.attempt <= progress.attempt:
+                    self._newest[progress.task] = progress
+                return self._epoch_line(entry.task.name, progress)
+            case Stop(task, _, why) | Kill(task, _, why) if why:
+                told = "asked to stop" if isinstance(event, Stop) else "its process is ended"
+                return f"{ledger.entries[task].task.name}: {told}, {why}"
+            case Migrate(task, _, machine):
+                return f"{ledger.entries[task].task.name}: commits and moves to {machine}"
             case TaskEnded(outcome):
                 return _ending(ledger.entries[outcome.task], outcome)
             case ResultFound(task):
@@ -77,15 +106,11 @@ class View:
                 return why
             case StopRequested():
                 return "stopping: running folds commit their last step first (Ctrl-C again stops at once)"
-        return ""
+        return _machine_line(event, ledger)
 
-    def _epoch_line(self, entry: Entry, note: str) -> str:
-        progress = entry.progress
-        if progress is None:
-            return ""
-        name = entry.task.name
-        if note:
-            return f"{name}: {note}"
+    def _epoch_line(self, name: str, progress: TaskProgress) -> str:
+        if progress.note:
+            return f"{name}: {progress.note}"
         known_epoch, known_commit = self._told.get(progress.task, (0, 0))
         new_epoch = progress.epoch > known_epoch and progress.mean_ap is not None
         new_commit = (progress.commit or 0) > known_commit  # within a long epoch: every few minutes
@@ -94,8 +119,8 @@ class View:
         self._told[progress.task] = (max(progress.epoch, known_epoch), max(progress.commit or 0, known_commit))
         if not new_epoch and progress.epoch < progress.epochs:
             step = f"step {progress.step} of {progress.steps}"
-            return f"{name}: in epoch {progress.epoch + 1}/{progress.epochs}, {step}, {_numbers(entry)}"
-        return f"{name}: epoch {progress.epoch}/{progress.epochs}, {_numbers(entry)}"
+            return f"{name}: in epoch {progress.epoch + 1}/{progress.epochs}, {step}, {_numbers(progress)}"
+        return f"{name}: epoch {progress.epoch}/{progress.epochs}, {_numbers(progress)}"
 
     def _table(self) -> Group:
         """Fold table and summary line of the moment."""
@@ -106,7 +131,7 @@ class View:
         for column in ("task", "epoch", "", "loss", "mAP", "images/s", "left"):
             table.add_column(column, justify="left" if column in ("task", "") else "right")
         for name in sorted(ledger.running):
-            table.add_row(*_row(ledger.entries[name]))
+            table.add_row(*_row(ledger.entries[name].task, self._newest.get(name)))
         return Group(table, Text(summary(ledger), style="bold"))
 
 
@@ -138,12 +163,44 @@ def size(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
-def _row(entry: Entry) -> tuple[str | ProgressBar, ...]:
-    progress = entry.progress
-    if not isinstance(entry.task, TrainTask) or progress is None or not progress.steps:
-        return entry.task.name, "", "", "", "", "", ""
+def _machine_line(event: Event, ledger: Ledger) -> str:
+    """What becomes of machines. The driver itself is not worth a word."""
+    match event:
+        case MachineJoined(machine) if "train" in event.kinds:
+            return f"{machine}: joined, {_offer(event)}"
+        case MachineLeft(machine, why):
+            return f"{machine}: left{f' ({why})' if why else ''}; what ran there goes on elsewhere"
+        case MachineCut(machine, why):
+            what = "what ran there goes on elsewhere, from its last commit"
+            return f"{machine}: out of reach{f' ({why})' if why else ''}; {what}"
+        case MachineDraining(machine, until):
+            return f"{machine}: taken back in {duration(max(0.0, until - ledger.now))}; nothing new starts there"
+        case Drain(machine, why):
+            return f"{machine}: in quarantine until it passes a probe: {why}"
+        case Probe(machine):
+            return f"{machine}: probed"
+        case MachineProbed(machine, passed, what):
+            return (
+                f"{machine}: passed its probe, takes work again" if passed else f"{machine}: failed its probe: {what}"
+            )
+    return ""
+
+
+def _offer(machine: MachineJoined) -> str:
+    """`2 slots of 11.5 GB, speed 14, linux, attic`, as far as it is known."""
+    memory = f" of {machine.memory_gb:.1f} GB" if machine.memory_gb is not None else ""
+    parts = [f"{machine.slots} {'slot' if machine.slots == 1 else 'slots'}{' on a GPU' * machine.gpu}{memory}"]
+    parts += [f"speed {machine.speed:.3g}"] if machine.speed is not None else []
+    link = machine.link_mb_per_second
+    parts += [f"{link:.3g} MB/s to the store"] if link is not None else []
+    return ", ".join([*parts, *([machine.system] if machine.system else []), *machine.labels])
+
+
+def _row(task: Task, progress: TaskProgress | None) -> tuple[str | ProgressBar, ...]:
+    if not isinstance(task, TrainTask) or progress is None or not progress.steps:
+        return task.name, "", "", "", "", "", ""
     return (
-        entry.task.name,
+        task.name,
         f"{progress.epoch}/{progress.epochs}",
         ProgressBar(total=progress.steps, completed=progress.step, width=24),
         "" if progress.loss is None else f"{progress.loss:.3f}",
@@ -153,9 +210,7 @@ def _row(entry: Entry) -> tuple[str | ProgressBar, ...]:
     )
 
 
-def _numbers(entry: Entry) -> str:
-    progress = entry.progress
-    assert progress is not None, entry.task.name
+def _numbers(progress: TaskProgress) -> str:
     parts = [
         None if progress.loss is None else f"loss {progress.loss:.3f}",
         None if progress.mean_ap is None else f"mAP {progress.mean_ap:.3f}",

@@ -10,15 +10,30 @@ from fake_fleet import FakeFleet, small_graph
 
 from coordinator.config import FleetSection
 from coordinator.drive import drive
-from coordinator.events import Event, Progressed, ResultFound, RunBegan, Start, TaskEnded, Tick
+from coordinator.events import (
+    Event,
+    Kill,
+    MachineCut,
+    Order,
+    Progressed,
+    ResultFound,
+    RunBegan,
+    Start,
+    TaskEnded,
+    Tick,
+)
 from coordinator.journal import Journal, read_journal, run_again
 from coordinator.ledger import Ledger, State
+from coordinator.placing import rules_of
 from coordinator.plan import plan
+from coordinator.replay import drives, replay
 from shared_store.commits import read_result
 from shared_store.store import Store
 from workers.tasks import Failure, Task
 
 GRAPH = small_graph()
+SETTINGS = FleetSection(attempts=3)
+RULES = rules_of(SETTINGS, GRAPH)
 
 
 def never() -> bool:
@@ -39,8 +54,7 @@ def driven(
             watch(event, ledger)
 
     with Journal(path) as journal:
-        settings = FleetSection(attempts=3)
-        return drive(GRAPH, store, fleet, settings, clock=fleet.clock, journal=journal, watch=check, stop=stop)
+        return drive(GRAPH, store, fleet, SETTINGS, clock=fleet.clock, journal=journal, watch=check, stop=stop)
 
 
 def journaled(path: Path) -> list[Event]:
@@ -126,27 +140,62 @@ def test_one_failure_of_every_task_delays_and_changes_nothing(store: Store, tmp_
     assert {len(entry.attempts) for entry in ledger.entries.values()} == {2}
 
 
-def test_replaying_the_journal_gives_the_same_orders(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    fleet = FakeFleet(store, {"box": 2, "attic": 1}, lambda task, attempt: Failure.LOST if attempt == 1 else None)
-    driven(store, fleet, path)
-    ledger = Ledger(GRAPH)
-    planned: list[Event] = []
-    given: list[Event] = []
-    for at, event in read_journal(path):
-        ledger.apply(Tick(at))
-        if isinstance(event, Start):
-            if not planned:
-                planned = list(plan(ledger))
-            given.append(event)
-            assert planned.pop(0) == event
-        ledger.apply(event)
-    assert given == fleet.started and ledger.all_done
+def troubles(task: Task, attempt: int) -> Failure | None:
+    """Every first attempt is lost, and one teacher hangs and crashes on top."""
+    if task.name == "teacher/fold1" and attempt < 4:
+        return [Failure.HUNG, Failure.CRASHED, Failure.OUT_OF_MEMORY][attempt - 1]
+    return Failure.LOST if attempt == 1 else None
 
 
-def test_reports_that_only_move_numbers_on_are_watched_and_not_journaled(store: Store, tmp_path: Path) -> None:
+@pytest.fixture
+def troubled(store: Store, tmp_path: Path) -> list[Event]:
+    """The journal of a run with cuts and failures of every kind, and of a second command that finds it all done."""
+    fleet, path = FakeFleet(store, {"box": 2, "attic": 1}, troubles), tmp_path / "events.jsonl"
+    seen: list[Event] = []
+
+    def cut_and_join(event: Event, ledger: Ledger) -> None:
+        seen.extend([event] if isinstance(event, TaskEnded) else [])
+        if len(seen) == 3 and "attic" in ledger.slots.hosts and "shed" not in ledger.slots.hosts:
+            seen.append(event)
+            fleet.cut("attic")
+            fleet.join("shed", 2)
+
+    assert driven(store, fleet, path, watch=cut_and_join).finished is not None
+    assert driven(store, FakeFleet(store, {"box": 1}), path).finished is not None
+    return journaled(path)
+
+
+def test_replaying_a_journal_gives_the_same_orders(troubled: list[Event]) -> None:
+    first, second = drives(troubled)
+    kinds = {type(event) for event in first}
+    assert {MachineCut, Kill, Start, TaskEnded} <= kinds and any(isinstance(event, ResultFound) for event in second)
+    assert replay(GRAPH, RULES, first) == replay(GRAPH, RULES, second) == []
+    for length in range(2, len(first), 7):  # the driver may be killed after any line
+        assert replay(GRAPH, RULES, first[:length]) == []
+
+
+def test_a_plan_that_decides_otherwise_is_found_out_where_it_does(troubled: list[Event]) -> None:
+    def backwards(ledger: Ledger) -> list[Order]:
+        return plan(ledger)[::-1]
+
+    first, _ = drives(troubled)
+    differences = replay(GRAPH, RULES, first, backwards)
+    assert differences and all(set(found.recorded) >= set(found.replayed) for found in differences)
+
+
+def test_the_ledger_hears_of_numbers_now_and_then_and_the_journal_has_all_that_it_heard(
+    store: Store, tmp_path: Path
+) -> None:
     watched: list[Event] = []
     path = tmp_path / "events.jsonl"
-    driven(store, FakeFleet(store, {"box": 1}), path, watch=lambda event, _: watched.append(event))
+    fleet = FakeFleet(store, {"box": 1}, report_seconds=0.5)
+    driven(store, fleet, path, watch=lambda event, _: watched.append(event))
     assert any(isinstance(event, Tick) for event in watched)
-    assert [event for event in watched if not isinstance(event, Tick)] == journaled(path)
+    heard = [event for event in journaled(path) if isinstance(event, Progressed)]
+    told = [event for event in watched if isinstance(event, Progressed)]
+    assert len(told) > 5 * len(heard)
+    others = (Tick, Progressed)
+    assert [e for e in watched if not isinstance(e, others)] == [
+        e for e in journaled(path) if not isinstance(e, others)
+    ]
+    assert replay(GRAPH, RULES, journaled(path)) == []

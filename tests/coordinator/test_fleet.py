@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -19,7 +20,19 @@ from tiny_fold import tiny_task
 
 from coordinator.config import FleetSection, StoreSection
 from coordinator.drive import drive
-from coordinator.events import Event, Fact, MachineJoined, Progressed, Start, Stop, TaskEnded
+from coordinator.events import (
+    Event,
+    Fact,
+    Kill,
+    MachineJoined,
+    MachineProbed,
+    Migrate,
+    Probe,
+    Progressed,
+    Start,
+    Stop,
+    TaskEnded,
+)
 from coordinator.fleet import Fleet, RayFleet
 from coordinator.graph import Graph
 from coordinator.journal import Journal, read_journal
@@ -196,6 +209,39 @@ def test_a_running_task_stops_when_asked_and_can_go_on(harness: Harness) -> None
     assert harness.outcome(name, attempt=2).failure is Failure.STOPPED
 
 
+def test_of_an_attempt_that_is_killed_nothing_more_is_told_and_its_slot_goes_on(harness: Harness) -> None:
+    task = tiny_task(harness.store, "contract/killed", epochs=LONG)
+    name = harness.start(task, slot=1)
+    harness.fleet.poll()
+    harness.fleet.kill(Kill(name, 1, "no sign of life"))
+    harness.start(task, slot=1, attempt=2)
+    harness.fleet.stop(Migrate(name, 2, "elsewhere", 0))
+    assert harness.outcome(name, attempt=2).failure is Failure.STOPPED
+    ends = [fact.outcome for fact in harness.told if isinstance(fact, TaskEnded) and fact.outcome.task == name]
+    assert [outcome.attempt for outcome in ends] == [2]
+
+
+def test_a_probe_is_answered(harness: Harness) -> None:
+    harness.fleet.probe(Probe(harness.machine))
+    probed = harness.until(lambda fact: isinstance(fact, MachineProbed))
+    assert isinstance(probed, MachineProbed) and probed.passed and probed.machine == harness.machine
+    assert isinstance(harness.fleet, FakeFleet) or (probed.speed or 0) > 0
+
+
+def test_a_machine_is_told_of_with_its_memory_and_its_system(ray_harness: Harness) -> None:
+    (worker,) = (joined for joined in ray_harness.machines if "train" in joined.kinds)
+    assert worker.memory_gb is not None and worker.memory_gb > 0 and worker.system == platform.system().lower()
+    assert worker.speed is None  # one machine compares with nothing
+
+
+def test_a_start_with_a_micro_batch_reaches_the_fold(ray_harness: Harness) -> None:
+    task = tiny_task(ray_harness.store, "micro/fold0")
+    ray_harness.fleet.start(Start(task_id(task), ray_harness.machine, 0, 1, micro_batch=2), task)
+    assert ray_harness.outcome(task_id(task)).failure is None
+    result = read_result(ray_harness.store, task_id(task))
+    assert result is not None and result.numbers["micro_batch"] == 2
+
+
 def test_a_stop_that_comes_too_late_is_no_error(harness: Harness) -> None:
     task = harness.start(tiny_task(harness.store, "contract/late"))
     harness.outcome(task)
@@ -263,6 +309,7 @@ class MachinesAgain:
 
     def __init__(self, fleet: Fleet, machines: list[MachineJoined]) -> None:
         self.start, self.stop, self.poll, self.close = fleet.start, fleet.stop, fleet.poll, fleet.close
+        self.kill, self.probe = fleet.kill, fleet.probe
         self._machines: list[Fact] = list(machines)
 
     def discover(self) -> list[Fact]:

@@ -10,11 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.events import (
+    Drain,
     Event,
     Finish,
     GiveUp,
+    Kill,
+    MachineCut,
+    MachineDraining,
     MachineJoined,
     MachineLeft,
+    MachineProbed,
+    Migrate,
+    Probe,
     Progressed,
     ResultFound,
     RunBegan,
@@ -48,6 +55,13 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Stop, texts, st.integers(1)),
     st.builds(GiveUp, texts, texts),
     st.builds(Finish, texts),
+    st.builds(MachineCut, texts, texts),
+    st.builds(MachineDraining, texts, st.floats(0, 1e9)),
+    st.builds(MachineProbed, texts, st.booleans(), texts, numbers),
+    st.builds(Migrate, texts, st.integers(1), texts, st.integers(0)),
+    st.builds(Kill, texts, st.integers(1), texts),
+    st.builds(Drain, texts, texts),
+    st.builds(Probe, texts),
 )
 
 
@@ -66,11 +80,14 @@ def test_what_is_written_is_read_again_over_several_runs(tmp_path: Path) -> None
     path = tmp_path / "runs" / "events.jsonl"
     for at in (1.0, 2.5):
         with Journal(path) as journal:
+            journal.write(at, Tick(at))
             journal.write(at, ResultFound("fold"))
             journal.write(at, Finish("all done"))
     assert read_journal(path) == [
+        (1.0, Tick(1.0)),
         (1.0, ResultFound("fold")),
         (1.0, Finish("all done")),
+        (2.5, Tick(2.5)),
         (2.5, ResultFound("fold")),
         (2.5, Finish("all done")),
     ]

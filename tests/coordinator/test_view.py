@@ -7,7 +7,22 @@ import io
 from rich.console import Console
 
 from coordinator.config import Experiment
-from coordinator.events import Event, MachineJoined, Progressed, Start, StopRequested, TaskEnded
+from coordinator.events import (
+    Drain,
+    Event,
+    Kill,
+    MachineCut,
+    MachineDraining,
+    MachineJoined,
+    MachineLeft,
+    MachineProbed,
+    Migrate,
+    Progressed,
+    Start,
+    Stop,
+    StopRequested,
+    TaskEnded,
+)
 from coordinator.graph import Graph, Photos, build
 from coordinator.ledger import Ledger
 from coordinator.view import View, duration, summary
@@ -39,11 +54,57 @@ def story(console: Console) -> str:
 
 def test_piped_there_is_one_line_for_each_thing_worth_telling() -> None:
     assert story(Console(file=io.StringIO(), width=100)).splitlines() == [
+        "desk: joined, 1 slot",
         "teacher/fold0: started on desk, slot 0",
         "teacher/fold0: begins from pretrained weights",
         "teacher/fold0: epoch 1/35, loss 0.710, mAP 0.845, 12.5 images/s, 65 min left",
         "stopping: running folds commit their last step first (Ctrl-C again stops at once)",
         "teacher/fold0: stopped, its last step is committed",
+    ]
+
+
+def test_what_becomes_of_machines_and_of_what_runs_there_is_told() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    graph = build(Experiment(), Photos("snapshot", "0" * 64), ("no", "yes"), None)
+    ledger = Ledger(graph)
+    one, two, three = graph.named("teacher/")[:3]
+    events: list[Event] = [
+        MachineJoined("driver", 1, ("search",)),
+        MachineJoined("desk", 2, ("train",), True, 11.5, "linux", ("loud",), 14.0, 90.0),
+        MachineJoined("attic", 2, ("train",)),
+        Start(one, "attic", 0, 1, 4),
+        Migrate(one, 1, "desk", 0),
+        Start(two, "attic", 1, 1),
+        Kill(two, 1, "no sign of life for 30 minutes"),
+        Start(three, "desk", 1, 1),
+        Stop(three, 1, "desk will be taken back"),
+        MachineDraining("desk", 600.0),
+        Drain("attic", "3 failures in a row"),
+        MachineProbed("attic", False, "no answer"),
+        MachineProbed("attic", True),
+        MachineCut("attic", "no heartbeat"),
+        MachineLeft("desk"),
+    ]
+    with View(console) as view:
+        for event in events:
+            ledger.apply(event)
+            view(event, ledger)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [
+        "desk: joined, 2 slots on a GPU of 11.5 GB, speed 14, 90 MB/s to the store, linux, loud",
+        "attic: joined, 2 slots",
+        "teacher/fold0: started on attic, slot 0, 4 images at once",
+        "teacher/fold0: commits and moves to desk",
+        "teacher/fold1: started on attic, slot 1",
+        "teacher/fold1: its process is ended, no sign of life for 30 minutes",
+        "teacher/fold2: started on desk, slot 1",
+        "teacher/fold2: asked to stop, desk will be taken back",
+        "desk: taken back in 10 min; nothing new starts there",
+        "attic: in quarantine until it passes a probe: 3 failures in a row",
+        "attic: failed its probe: no answer",
+        "attic: passed its probe, takes work again",
+        "attic: out of reach (no heartbeat); what ran there goes on elsewhere, from its last commit",
+        "desk: left; what ran there goes on elsewhere",
     ]
 
 

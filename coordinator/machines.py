@@ -1,0 +1,116 @@
+"""Which machines a Ray cluster has: what they are when they come, when they must be given back, how they went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray._private.state import state as ray_state
+
+from coordinator.actors import Actors, Machine, Probes
+from coordinator.config import FleetSection
+from coordinator.events import Fact, MachineCut, MachineDraining, MachineJoined, MachineLeft, MachineProbed
+from workers.probe import labels, machine_memory_gb, system
+from workers.tasks import Probed
+
+_ORDERLY_DEATHS = (1, 3, 4)  # Ray's NodeDeathInfo.Reason: expected termination, and both drains by an autoscaler
+
+
+class Machines:
+    """The machines of the Ray that this process is connected to, by the names that the ledger knows them by."""
+
+    def __init__(
+        self, settings: FleetSection, actors: Actors, kinds: tuple[str, ...], clock: Callable[[], float]
+    ) -> None:
+        """`kinds`: of the tasks that a machine takes. `clock`: the ledger's, in seconds."""
+        self.named: dict[str, Machine] = {}
+        self._settings, self._actors, self._kinds, self._clock = settings, actors, kinds, clock
+        self._embedded = settings.address is None
+        self._joining: set[str] = set()  # machines whose probe is awaited before they are told of
+        self._draining: set[str] = set()  # nodes
+        self._probes = Probes(actors)
+
+    def changes(self) -> list[Fact]:
+        """What became of machines since the last call, and what probes have found."""
+        facts: list[Fact] = []
+        nodes = {node["NodeID"]: node for node in ray.nodes()}
+        for machine in list(self.named.values()):
+            node = nodes.get(machine.node, {})
+            if not node.get("Alive"):
+                facts += self._forget(machine, node)
+        known = {machine.node for machine in self.named.values()}
+        for node in sorted(nodes.values(), key=lambda node: (node["NodeManagerHostname"], node["NodeID"])):
+            if node["Alive"] and node["NodeID"] not in known:
+                facts += self._meet(node)
+        facts += [self._answered(name, probed) for name, probed in self._probes.answers()]
+        return [*facts, *self._drained()]
+
+    def probe(self, machine: str) -> None:
+        """Begin to probe a machine that nothing runs on; what is found comes from `changes`."""
+        self._probes.ask(self.named[machine], timed=True)
+
+    def _meet(self, node: dict[str, Any]) -> list[Fact]:
+        """A new machine is told of when its probe has answered; the one machine of an embedded Ray at once.
+
+        Without a card, that is: what a card has only a process that may use it can say.
+        """
+        host, resources = node["NodeManagerHostname"], node["Resources"]
+        name = host if host not in self.named else f"{host}-{node['NodeID'][:6]}"
+        cards = int(resources.get("GPU", 0))
+        slots = self._settings.slots or cards or max(1, int(resources.get("CPU", 1)) // self._settings.threads)
+        share = 1.0 if slots <= cards else int(cards / slots * 10_000) / 10_000  # Ray counts in 1/10,000
+        machine = self.named[name] = Machine(name, node["NodeID"], slots, share if cards else 0.0)
+        self._actors.at(machine, 0)  # whatever the machine is given to do, it hands over what it has of other days
+        if self._embedded and not cards:
+            memory_gb = machine_memory_gb()
+            known = Probed(True, "", system(), labels(), None if memory_gb is None else memory_gb / slots)
+            return [self._joined(machine, known)]
+        self._joining.add(name)
+        self._probes.ask(machine, timed=not self._embedded)  # one machine compares with nothing
+        return []
+
+    def _answered(self, name: str, probed: Probed) -> Fact:
+        if name not in self._joining:
+            return MachineProbed(name, probed.passed, probed.what, probed.speed)
+        self._joining.discard(name)
+        self._actors.at(self.named[name], 0)
+        return self._joined(self.named[name], probed)
+
+    def _drained(self) -> list[Fact]:
+        """Machines that Ray is told to give back. A node without a time for it is taken back at any moment."""
+        if self._embedded:
+            return []
+        facts: list[Fact] = []
+        until = ray_state.get_draining_nodes()  # node -> milliseconds of the wall clock, or 0
+        for machine in self.named.values():
+            if machine.node in until and machine.node not in self._draining and machine.name not in self._joining:
+                self._draining.add(machine.node)
+                left = until[machine.node] / 1000 - time.time() if until[machine.node] else 0.0
+                facts.append(MachineDraining(machine.name, round(self._clock() + max(0.0, left), 3)))
+        return facts
+
+    def _forget(self, machine: Machine, node: dict[str, Any]) -> list[Fact]:
+        """Only an end that Ray was told of is one for sure: else the machine may be cut off and work on."""
+        del self.named[machine.name]
+        self._actors.dismiss_all(machine.name)
+        self._probes.forget(machine.name)
+        if machine.name in self._joining:
+            self._joining.discard(machine.name)
+            return []
+        why = node.get("DeathReasonMessage") or "Ray counts it as dead"
+        orderly = node.get("DeathReason") in _ORDERLY_DEATHS
+        return [MachineLeft(machine.name, why) if orderly else MachineCut(machine.name, why)]
+
+    def _joined(self, machine: Machine, probed: Probed) -> MachineJoined:
+        return MachineJoined(
+            machine.name,
+            machine.slots,
+            self._kinds,
+            gpu=machine.gpus > 0,
+            memory_gb=probed.memory_gb,
+            system=probed.system,
+            labels=probed.labels,
+            speed=probed.speed,
+        )
