@@ -48,6 +48,7 @@ class MachineModel:
     labels: tuple[str, ...] = ()
     told_speed: float | None = None
     told_memory_gb: float | None = None
+    link_mb_per_second: float | None = None
     outages: tuple[Outage, ...] = ()
 
 
