@@ -1,16 +1,27 @@
-"""Dry run: what would be trained from these photos, what is done already, where it goes. Nothing starts."""
+"""Dry run: what would be trained from these photos, what is done already, where it goes. Nothing starts.
+
+With --simulate also when it would end, where each fold would run, and what one more machine would save:
+on the machines as this run's journal knows them, or on those of --machines 2070s:1.15,1060:0.5:6gb:1slot
+(name, speed, memory, slots). Nothing measured yet: a few steps are tried here, where speed is 1, unless
+--epoch-seconds says how long an epoch takes at speed 1.
+"""
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import tyro
 from rich.table import Table
 
 from coordinator.data import describe, findings, prepare_data
+from coordinator.forecast import forecast
+from coordinator.forecast_known import ask, slots_here
+from coordinator.forecast_view import show_forecast
+from coordinator.placing import check_placing
 from coordinator.session import Session
 from coordinator.stages import missing
 from coordinator.variants import recipe_lines
@@ -18,16 +29,27 @@ from jobs.console import done
 from jobs.run_command import run_command
 
 
+@dataclass(frozen=True)
+class _Simulated:
+    simulate: bool = False
+    machines: str | None = None
+    epoch_seconds: float | None = None
+
+
 def main(arguments: Sequence[str]) -> int:
-    return run_command("plan", __doc__, lambda session: _plan(session, arguments), arguments)
+    asked, rest = _Simulated(), list(arguments)
+    if "-h" not in arguments and "--help" not in arguments:
+        asked, rest = tyro.cli(_Simulated, prog="foldfleet plan", args=rest, return_unknown_args=True)
+    return run_command("plan", __doc__, lambda session: _plan(session, asked, rest), rest)
 
 
-def _plan(session: Session, arguments: Sequence[str]) -> None:
+def _plan(session: Session, asked: _Simulated, arguments: Sequence[str]) -> None:
     data = prepare_data(session.experiment, session.store, session.console)
     session.console.print(describe(data))
     for line in findings(data.prepared):
         session.say(line)
     graph = data.graph(session.experiment)
+    check_placing(session.experiment.fleet, graph)
     to_do = missing(session, graph)
     table = Table(box=None, pad_edge=False)
     for column in ("kind", "tasks", "done", "to do"):
@@ -40,9 +62,13 @@ def _plan(session: Session, arguments: Sequence[str]) -> None:
     fleet = session.experiment.fleet
     for line in recipe_lines(session.experiment.variants()):
         session.say(line)
-    slots = fleet.slots or max(1, (os.cpu_count() or 1) // fleet.threads)
-    session.say(f"fleet: {fleet.address or f'this machine, {slots} folds at once without a GPU'}")
+    session.say(
+        f"fleet: {fleet.address or f'this machine, {slots_here(session.experiment)} folds at once without a GPU'}"
+    )
     session.say(f"files: {session.path('report.html').parent}")
+    if asked.simulate or asked.machines is not None:
+        question = ask(session, data, graph, asked.machines, asked.epoch_seconds)
+        show_forecast(session.console, forecast(question), question.basis, question.plays)
     done(f"{len(to_do)} of {len(graph.tasks)} tasks would run", f"foldfleet pipeline {shlex.join(arguments)}")
 
 

@@ -144,3 +144,31 @@ def test_a_mistyped_command_gets_the_nearest_one(
     monkeypatch.setattr("sys.argv", ["foldfleet", "pipelin"])
     assert cli.main() == 2
     assert "did you mean pipeline" in told(capsys)
+
+
+def simulated(store: Path, *words: str) -> int:
+    plan = importlib.import_module("jobs.plan").main
+    code: int = plan([*words, "--config", TINY, "--store", str(store), "--folds.count", "2", "--simulate"])
+    return code
+
+
+def test_a_simulated_plan_tells_the_finish_what_holds_it_up_and_what_would_help(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines = ["--machines", "desk:1,attic:0.5:6gb", "--epoch-seconds", "600"]
+    assert simulated(tmp_path / "store", str(photos), *machines, "--fleet.pin", "{fold1: attic}") == 0
+    shown = capsys.readouterr().out
+    for words in ("teacher/fold1", "expected finish: in", "bottleneck: attic", "one more machine like desk would save"):
+        assert words in shown
+    assert max(map(len, shown.splitlines()[:-1])) <= 100  # the last line is the next command, whole
+    assert not (tmp_path / "store" / "results").exists()
+
+
+def test_without_anything_measured_a_simulated_plan_tries_a_few_steps_here(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulated(tmp_path / "store", str(photos)) == 0
+    shown = capsys.readouterr().out
+    assert "trying a few steps on this machine, which is speed 1" in shown and "expected finish: in" in shown
+    assert simulated(tmp_path / "store", str(photos), "--machines", "desk") == 2
+    assert "write NAME:SPEED" in told(capsys)

@@ -1,0 +1,104 @@
+"""What a forecast is asked with, from the run's journal and store, from what a person gives, or from a trial here."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections import defaultdict
+
+from coordinator.config import Experiment
+from coordinator.data import RunData
+from coordinator.estimate import work_key
+from coordinator.forecast_basis import Basis, Standing, learned, machines_of
+from coordinator.forecast_plays import Question
+from coordinator.graph import Graph
+from coordinator.journal import read_journal
+from coordinator.moves import Moves
+from coordinator.placing import rules_of
+from coordinator.run_files import JOURNAL
+from coordinator.scenario import MachineModel
+from coordinator.session import Session
+from shared_store.commits import last_commit, read_result
+from shared_store.store import Store
+from workers.recipe import Recipe
+from workers.tasks import TrainTask
+
+
+def ask(session: Session, data: RunData, graph: Graph, machines: str | None, epoch_seconds: float | None) -> Question:
+    """The question of how the run would go on from here.
+
+    `machines`: a text as `machines_of` reads it, in place of the run's own. `epoch_seconds`: of the recipe with the
+    largest images, at speed 1. UserError for a text that is not understood, or a recipe that cannot be trained.
+    """
+    given = None if machines is None else machines_of(machines)
+    known = None if epoch_seconds is not None else _journaled(session, graph)
+    if known is None:
+        slots = slots_here(session.experiment)
+        own = (MachineModel(socket.gethostname(), 1.0, slots),)
+        known = _given(graph, own, epoch_seconds) if epoch_seconds is not None else _tried(session, data, graph, own)
+    if given is not None:
+        known = Basis(given, known.epoch_seconds, known.move_seconds, known.said)
+    rules = rules_of(session.experiment.fleet, graph)
+    return Question(graph, rules, known, standing(session.store, graph), lambda play: random.Random(play).random)
+
+
+def slots_here(experiment: Experiment) -> int:
+    """Folds at once on this machine when it has no card."""
+    fleet = experiment.fleet
+    return fleet.slots or max(1, (os.cpu_count() or 1) // fleet.threads)
+
+
+def standing(store: Store, graph: Graph) -> Standing:
+    """What is done, what has begun, and the epochs that folds ended with."""
+    done: set[str] = set()
+    epochs: dict[str, int] = {}
+    last_epochs: dict[str, list[int]] = defaultdict(list)
+    for name, task in graph.tasks.items():
+        result = read_result(store, name)
+        if result is not None:
+            done.add(name)
+            if isinstance(task, TrainTask):
+                last_epochs[work_key(task)].append(int(result.numbers["epochs"]))
+        elif isinstance(task, TrainTask) and (commit := last_commit(store, name)) is not None:
+            epochs[name] = commit.epoch
+    return Standing(frozenset(done), epochs, last_epochs)
+
+
+def _journaled(session: Session, graph: Graph) -> Basis | None:
+    path = session.path(JOURNAL)
+    if not path.exists():
+        return None
+    try:
+        return learned(graph, read_journal(path))
+    except ValueError as error:  # another version's
+        session.say(f"the run's journal says nothing for a forecast: {error}")
+        return None
+
+
+def _given(graph: Graph, machines: tuple[MachineModel, ...], seconds: float) -> Basis:
+    sizes = {name: task.recipe["image_size"] for name, task in graph.tasks.items() if isinstance(task, TrainTask)}
+    largest = max(sizes.values(), default=1)
+    each = {name: seconds * (size / largest) ** 2 for name, size in sizes.items()}
+    return Basis(machines, each, Moves().seconds(""), f"at {seconds:g} seconds an epoch, as given")
+
+
+def _tried(session: Session, data: RunData, graph: Graph, machines: tuple[MachineModel, ...]) -> Basis:
+    from workers.trial import this_device, try_recipe  # torch takes seconds to load
+
+    session.say("nothing is measured yet: trying a few steps on this machine, which is speed 1")
+    device, threads = this_device(), session.experiment.fleet.threads
+    found: dict[str, float] = {}
+    each: dict[str, float] = {}
+    rows = [row for row in data.table if row.part == "train"]
+    for name, task in graph.tasks.items():
+        if isinstance(task, TrainTask):
+            key = work_key(task)
+            if key not in found:
+                recipe = Recipe.model_validate(task.recipe)
+                scored = sum(row.fold in task.held_out for row in rows)
+                trial = try_recipe(recipe, len(task.classes), device, threads)
+                found[key] = trial.epoch_seconds(recipe, len(rows) - scored, scored)
+            each[name] = found[key]
+    said = f"from a few steps on this machine's {device}, without the reading of photos"
+    return Basis(machines, each, Moves().seconds(""), said)
