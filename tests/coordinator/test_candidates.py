@@ -1,0 +1,62 @@
+"""What may go where, of what waits."""
+
+from __future__ import annotations
+
+from fake_fleet import WORK, small_graph
+
+from coordinator.candidates import Waiting, fastest, fitting, settled
+from coordinator.events import Event, MachineJoined, Progressed, Start, Stop, TaskEnded, Tick
+from coordinator.ledger import Ledger
+from coordinator.retry import Needs, Rules
+from workers.tasks import Failure, Outcome, Progress
+
+GRAPH = small_graph()
+TEACHERS = GRAPH.named("teacher/")
+BOX = MachineJoined("box", 2, WORK, speed=2.0)
+ATTIC = MachineJoined("attic", 2, WORK, memory_gb=4.0, speed=1.0)
+
+
+def ledger_after(*events: Event, rules: Rules | None = None) -> Ledger:
+    ledger = Ledger(GRAPH, rules)
+    for event in events:
+        ledger.apply(event)
+    return ledger
+
+
+def test_tasks_are_offered_in_their_order_and_each_once() -> None:
+    waiting = Waiting(ledger_after(BOX))
+    offered = []
+    while (found := waiting.best("box")) is not None:
+        offered.append(found.task)
+        waiting.take(found.task)
+    assert offered == list(TEACHERS)
+
+
+def test_a_task_that_does_not_fit_hides_none_that_does() -> None:
+    ledger = ledger_after(ATTIC, rules=Rules(needs={TEACHERS[0]: Needs(memory_gb=8.0)}))
+    found = Waiting(ledger).best("attic")
+    assert found is not None and found.task == TEACHERS[1]
+
+
+def test_the_fastest_machine_comes_first_and_slots_of_equals_in_turn() -> None:
+    ledger = ledger_after(BOX, ATTIC, MachineJoined("barn", 2, WORK, speed=1.0))
+    places = [("box", 0), ("box", 1), ("attic", 0), ("barn", 0), ("attic", 1), ("barn", 1)]
+    assert fastest(ledger) == places
+
+
+def test_where_a_task_crashed_it_goes_only_when_nothing_else_is_open() -> None:
+    task = TEACHERS[0]
+    ledger = ledger_after(BOX, Start(task, "box", 0, 1), TaskEnded(Outcome(task, 1, Failure.CRASHED)), Tick(9.0))
+    assert fitting(ledger, task, "box") is not None
+    ledger.apply(ATTIC)
+    assert fitting(ledger, task, "box") is None and fitting(ledger, task, "attic") is not None
+
+
+def test_an_attempt_is_asked_to_move_once_and_not_before_it_was_heard_of() -> None:
+    task = TEACHERS[0]
+    ledger = ledger_after(BOX, Start(task, "box", 0, 1), Tick(5.0))
+    assert settled(ledger, task) is None
+    ledger.apply(Progressed(Progress(task, 1)))
+    assert settled(ledger, task) is ledger.running[task]
+    ledger.apply(Stop(task, 1))
+    assert settled(ledger, task) is None
