@@ -67,12 +67,14 @@ class Waiting:
         return self._ledger.board.by_rank[queued[1]]
 
 
-def fitting(ledger: Ledger, task: str, machine: str) -> Fit | None:
-    """Whether and how `task` may run on a machine that is here. Where it crashed it goes last of all."""
+def fitting(ledger: Ledger, task: str, machine: str, avoiding: bool = True) -> Fit | None:
+    """Whether and how `task` may run on a machine that is here; where it crashed only if it fits no other, or does not
+    go on `avoiding` that.
+    """
     entry, hosts = ledger.entries[task], ledger.slots.hosts
     needs, pin, history = ledger.rules.needs.get(task), ledger.rules.pins.get(task), entry.history()
     how = fit(entry.task, needs, pin, history, hosts[machine].joined)
-    avoided = rather_not(history) if how is not None and history else frozenset()
+    avoided = rather_not(history) if avoiding and how is not None and history else frozenset()
     if machine in avoided:
         others = (name for name in hosts if name not in avoided and ledger.slots.open(name))
         if any(fit(entry.task, needs, pin, history, hosts[name].joined) is not None for name in others):

@@ -55,6 +55,7 @@ class Ledger:
         self.estimates = Estimates(graph)
         self.running: dict[str, Attempt] = {}
         self.leaving: set[str] = set()  # running tasks that were told to stop, and keep no slot elsewhere
+        self.short_of_memory: set[str] = set()  # tasks that ran out of memory somewhere and have no result yet
         self.committed: set[str] = set()  # running tasks that committed since the last tick
         self.freed = False  # whether a slot came free since the last tick
         self.heard: OrderedDict[str, None] = OrderedDict()  # running tasks, the one not heard of for longest first
@@ -97,10 +98,11 @@ class Ledger:
                 self._told(task, attempt, order)
                 self.slots.keep((machine, slot), task)
             case Kill(task, attempt, why):
-                where = self._current(task, attempt).machine
-                self._close(task, Outcome(task, attempt, Failure.HUNG, why, where=where))
+                machine = self._current(task, attempt).machine
+                self._ended(Outcome(task, attempt, Failure.HUNG, why, where=machine))
             case GiveUp(task, why):
                 self.board.give_up(task, why)
+                self.short_of_memory.discard(task)
                 self.slots.release(task)
             case Finish(why):
                 self.finished = why
@@ -191,6 +193,8 @@ class Ledger:
             return  # an old attempt that goes on somewhere: its commits are fenced by the store
         attempt.heard = self.now
         self.heard.move_to_end(progress.task)
+        if progress.says_nothing:
+            return
         self.entries[progress.task].progress = progress
         self.estimates.progressed(progress, self.now)
         if progress.commit is not None:
@@ -202,7 +206,10 @@ class Ledger:
             late = f"attempt {outcome.attempt} ended late, at {self.now:.1f} s: {outcome.failure or 'done'}"
             self.entries[outcome.task].notes.append(f"{late}; not believed")
             return
+        machine = self.running[outcome.task].machine
         self._close(outcome.task, outcome)
+        if outcome.failure in AGAINST_MACHINE:
+            self.slots.failed[machine].append(outcome)
 
     def _believed(self, task: str, attempt: int) -> Attempt | None:
         """The running attempt that news is about; None when they are late, from an attempt that counts no more."""
@@ -218,8 +225,8 @@ class Ledger:
         self.leaving.discard(task)
         del self.heard[task]
         self.freed = True
-        if outcome.failure in AGAINST_MACHINE:
-            self.slots.failed[attempt.machine].append(outcome)
+        if outcome.failure is Failure.OUT_OF_MEMORY:
+            self.short_of_memory.add(task)
         if outcome.failure is None:
             self.slots.failed.pop(attempt.machine, None)
             self._done(task)
@@ -231,6 +238,7 @@ class Ledger:
 
     def _done(self, task: str) -> None:
         self.board.done(task)
+        self.short_of_memory.discard(task)
         self.slots.release(task)
 
     def _queue(self, task: str, entry: Entry) -> Hashable:

@@ -2,6 +2,7 @@
 
     finish             nothing runs and nothing can be done any more
     give_up_hopeless   a failure that retry.py will not try again ends its task
+    give_up_unfit      what ran out of memory, and would on every machine that is here, is given up after a while
     stop_running       after a stop request every running attempt is told once, and nothing below is asked
     shut_out           a machine with three failures in a row takes nothing until it passes a probe
     probe_shut_out     a machine in quarantine is probed, later and later
@@ -28,13 +29,16 @@ from collections.abc import Callable
 from coordinator.candidates import Waiting, better_swap, fastest, fitting, settled
 from coordinator.entries import Attempt
 from coordinator.events import Drain, Finish, GiveUp, Kill, Migrate, Order, Probe, Start, Stop
+from coordinator.fit import refusal
 from coordinator.ledger import Ledger
 from coordinator.retry import quarantine
+from workers.tasks import Failure
 
-YIELD_EPOCHS, YIELD_MOVES = 4.0, 14.0
-SWAP_EPOCHS, SWAP_MOVES = 2.0, 6.0
+YIELD_EPOCHS, YIELD_MOVES = 8.0, 10.0
+SWAP_EPOCHS, SWAP_MOVES = 3.0, 3.0
 CLIMB_MOVES = 0.5
 FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 60.0, 3600.0
+UNFIT_SECONDS = 600.0  # a larger card may come back or join meanwhile
 LEAVE_SECONDS = 60.0  # before a machine is taken back, and twice the time of a move on top
 
 Rule = Callable[[Ledger], list[Order]]
@@ -61,6 +65,21 @@ def finish(ledger: Ledger) -> list[Order]:
 
 def give_up_hopeless(ledger: Ledger) -> list[Order]:
     return [GiveUp(task, why) for task, why in sorted(ledger.board.hopeless.items())]
+
+
+def give_up_unfit(ledger: Ledger) -> list[Order]:
+    hosts = [host.joined for _, host in sorted(ledger.slots.hosts.items())]
+    orders: list[Order] = []
+    for task in sorted(ledger.short_of_memory):
+        entry, rules = ledger.entries[task], ledger.rules
+        history = entry.history()
+        takers = [host for host in hosts if entry.task.kind in host.kinds]
+        if entry.queued is None or not takers or ledger.now < history[-1].at + UNFIT_SECONDS:
+            continue
+        why = refusal(entry.task, rules.needs.get(task), rules.pins.get(task), history, takers)
+        if why:
+            orders.append(GiveUp(task, f"{entry.task.name}: {Failure.OUT_OF_MEMORY}: {why}"))
+    return orders
 
 
 def stop_running(ledger: Ledger) -> list[Order]:
@@ -119,7 +138,7 @@ def arrive(ledger: Ledger) -> list[Order]:
         entry = ledger.entries[task]
         if entry.queued is None or not ledger.slots.vacant(place):
             continue
-        how = fitting(ledger, task, place[0])
+        how = fitting(ledger, task, place[0], avoiding=False)  # it was chosen when there was nowhere better
         assert how is not None, f"moves to {place}, which it does not fit\n{ledger.story(task)}"
         orders.append(Start(task, *place, len(entry.attempts) + 1, how.micro_batch))
     return orders
@@ -175,37 +194,40 @@ def yield_slot(ledger: Ledger) -> list[Order]:
     if not ledger.board.waiting:
         return []
     estimates = ledger.estimates
+    most = max(-queue[0][0] for queue in ledger.board.waiting.values())
     for task in sorted(ledger.committed):
         attempt = settled(ledger, task)
         if attempt is None or not ledger.slots.open(attempt.machine):
             continue
-        machine, queue = attempt.machine, Waiting(ledger)
+        machine = attempt.machine
+        least = YIELD_EPOCHS * estimates.epoch_seconds(task, machine).middle
+        least += YIELD_MOVES * estimates.move_seconds(machine)
+        if estimates.seconds(most - estimates.level(task), machine) <= least:
+            continue  # whether or not the most urgent fits here
+        queue = Waiting(ledger)
         found = queue.best(machine)
         for _ in ledger.leaving:  # each makes room for one
             if found is not None:
                 queue.take(found.task)
                 found = queue.best(machine)
-        if found is None:
-            continue
-        least = YIELD_EPOCHS * estimates.epoch_seconds(task, machine).middle
-        least += YIELD_MOVES * estimates.move_seconds(machine)
-        if estimates.seconds(found.level - estimates.level(task), machine) > least:
+        if found is not None and estimates.seconds(found.level - estimates.level(task), machine) > least:
             return [Stop(task, attempt.number, f"{ledger.entries[found.task].task.name} has more before it")]
     return []
 
 
 def _gains(ledger: Ledger, task: str, attempt: Attempt, machine: str) -> bool:
     """Whether `task` would end sooner on `machine`, by more than a share of the move."""
-    move = ledger.estimates.move_seconds(machine)
-    here = ledger.estimates.remaining_seconds(task, attempt.machine).middle
-    there = ledger.estimates.remaining_seconds(task, machine).middle
-    return here - (there + move) > CLIMB_MOVES * move
+    estimates, move = ledger.estimates, ledger.estimates.move_seconds(machine)
+    here = estimates.epoch_seconds(task, attempt.machine).middle
+    there = estimates.epoch_seconds(task, machine).middle
+    return estimates.remaining_epochs(task).middle * (here - there) - move > CLIMB_MOVES * move
 
 
 BEFORE_A_STOP: tuple[Rule, ...] = (finish, give_up_hopeless, stop_running, kill_hung)
 RULES: tuple[Rule, ...] = (
     finish,
     give_up_hopeless,
+    give_up_unfit,
     shut_out,
     probe_shut_out,
     kill_hung,
