@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test faults chaos check lint types bench clean
+.PHONY: demo test coverage faults chaos gpu check lint types bench clean
 
 # Folds share the cores: one thread each, here and in the tests.
 export OMP_NUM_THREADS := 1
@@ -28,6 +28,14 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
+# The coordinator's mind: what decides, without a clock, a disk or a network. Each has tests of its own name.
+MIND := events entries board slots ledger plan candidates estimate moves early_stops retry fit graph leaks variants \
+	config folds
+
+coverage: $(INSTALLED)
+	$(BIN)/pytest $(wildcard $(MIND:%=tests/coordinator/test_%.py)) $(MIND:%=--cov=coordinator.%) \
+		--cov-report=term-missing:skip-covered --cov-fail-under=95
+
 # 2,000 sequences of faults under racing writers; the tests run a short form.
 faults: $(INSTALLED)
 	FOLDFLEET_FAULT_SEQUENCES=2000 $(BIN)/pytest tests/shared_store/test_faults.py tests/workers/test_chain_faults.py -k whatever
@@ -35,6 +43,10 @@ faults: $(INSTALLED)
 # 200 writers killed by kill -9. FOLDFLEET_CHAOS_STORE=sftp (or s3) takes another kind of store; _SEED repeats a choice.
 chaos: $(INSTALLED)
 	FOLDFLEET_CHAOS_KILLS=200 $(BIN)/pytest tests/chaos
+
+# What only a graphics card can show; skipped without one. How far results are apart is logged.
+gpu: $(INSTALLED)
+	$(BIN)/pytest tests/gpu -rs --log-cli-level=INFO
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
