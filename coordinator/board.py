@@ -18,7 +18,8 @@ Queued = tuple[float, int]
 class Board:
     """The entries with the indices that `plan` looks at.
 
-    What waits for a slot stands in `waiting`, most urgent first, by its queue: tasks of one queue fit the same machines.
+    What waits for a slot stands in `waiting`, most urgent first, by its queue: tasks of one queue fit the same
+    machines.
     `level(task)` says how urgent a task is, `queue(task)` where it waits; both are asked when it begins to wait.
     """
 

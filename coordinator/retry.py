@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 GOES_ON = (Failure.STOPPED, Failure.LOST, Failure.PREEMPTED)  # ends after which a task goes on as if nothing had been
 ABOUT_MACHINES = (Failure.OUT_OF_MEMORY, Failure.CRASHED, Failure.HUNG)  # ends that say where not to try again
-AGAINST_MACHINE = (Failure.CRASHED, Failure.HUNG, Failure.LOST)  # ends on a machine that is still here, until one is well
+AGAINST_MACHINE = (Failure.CRASHED, Failure.HUNG, Failure.LOST)  # ends on a machine that is here, until one is well
 
 
 @dataclass(frozen=True)

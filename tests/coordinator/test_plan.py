@@ -329,3 +329,28 @@ def test_a_machine_that_leaves_lets_its_folds_go_on_elsewhere() -> None:
     ledger.apply(MachineLeft("box"))
     ledger.apply(Tick(ledger.now + 5))
     assert carried_out(ledger) == [Start(FOLDS[0], "attic", 0, 2)]
+
+
+def test_a_kept_slot_is_taken_even_when_a_better_machine_joins_meanwhile() -> None:
+    task, (fast, slow, new) = TEACHERS[0], (MachineJoined(name, 1, ("train",)) for name in ("fast", "slow", "new"))
+    crashed = [fast, Start(task, "fast", 0, 1), TaskEnded(Outcome(task, 1, Failure.CRASHED)), slow, Tick(5.0)]
+    goes_on = [Start(task, "slow", 0, 2), Tick(9.0), at_epoch(task, 1, 2, epochs=3), MachineDraining("slow", 70.0)]
+    ledger = ledger_after(*[ResultFound(other) for other in TEACHERS[1:]], *crashed, *goes_on)
+    assert carried_out(ledger) == [Migrate(task, 2, "fast", 0)]  # where it crashed, for there is nothing else
+    for event in (new, TaskEnded(Outcome(task, 2, Failure.STOPPED)), Tick(12.0)):
+        ledger.apply(event)
+    assert carried_out(ledger) == [Start(task, "fast", 0, 3)]
+
+
+def test_no_two_folds_make_room_for_one() -> None:
+    graph = long_graph(epochs=1000)
+    folds = graph.named("teacher/")
+    starts = [BOX, Start(folds[0], "box", 0, 1), Start(folds[1], "box", 1, 1)]
+    ledger = ledger_after(*starts, graph=graph)
+    said: list[Order] = []
+    for epoch in range(100):
+        ledger.apply(Tick(100.0 * epoch + 30))
+        for task in folds[:2]:
+            ledger.apply(at_epoch(task, epoch, epochs=1000))
+        said += carried_out(ledger)
+    assert [type(order) for order in said] == [Stop]
