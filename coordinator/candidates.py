@@ -9,6 +9,7 @@ from coordinator.entries import Attempt
 from coordinator.fit import Fit, fit, rather_not
 from coordinator.ledger import Ledger
 from coordinator.slots import Place
+from workers.tasks import TrainTask
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,24 @@ def fitting(ledger: Ledger, task: str, machine: str, avoiding: bool = True) -> F
 
 
 def settled(ledger: Ledger, task: str) -> Attempt | None:
-    """The running attempt of `task`, if it was heard of and may be asked to go elsewhere."""
+    """The running attempt of a fold, if it was heard of and may be asked to go elsewhere. What does not train stays."""
     attempt = ledger.running[task]
-    return attempt if attempt.heard > attempt.started and not attempt.told_to_stop else None
+    if attempt.told_to_stop or attempt.heard <= attempt.started:
+        return None
+    return attempt if isinstance(ledger.entries[task].task, TrainTask) else None
 
 
-def fastest(ledger: Ledger) -> list[Place]:
-    """Free slots, fastest machine first; the first slot of every machine before any second one of an equal."""
-    speed = ledger.estimates.speed
-    return sorted(ledger.slots.free, key=lambda place: (-speed(place[0]), place[1], place[0]))
+def waiting_kinds(ledger: Ledger) -> set[str]:
+    """The kinds of what waits for a slot."""
+    heads = (queue[0][1] for queue in ledger.board.waiting.values())
+    return {ledger.entries[ledger.board.by_rank[rank]].task.kind for rank in heads}
+
+
+def fastest(ledger: Ledger, kinds: set[str]) -> list[Place]:
+    """Free slots that take one of `kinds`, fastest machine first; first slots before second ones of an equal."""
+    speed, hosts = ledger.estimates.speed, ledger.slots.hosts
+    free = [place for place in ledger.slots.free if not kinds.isdisjoint(hosts[place[0]].joined.kinds)]
+    return sorted(free, key=lambda place: (-speed(place[0]), place[1], place[0]))
 
 
 def better_swap(ledger: Ledger, task: str, least_epochs: float, least_moves: float) -> tuple[str, str] | None:

@@ -26,13 +26,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coordinator.candidates import Waiting, better_swap, fastest, fitting, settled
+from coordinator.candidates import Waiting, better_swap, fastest, fitting, settled, waiting_kinds
 from coordinator.entries import Attempt
 from coordinator.events import Drain, Finish, GiveUp, Kill, Migrate, Order, Probe, Start, Stop
 from coordinator.fit import refusal
 from coordinator.ledger import Ledger
 from coordinator.retry import quarantine
-from workers.tasks import Failure
+from workers.tasks import Failure, TrainTask
 
 YIELD_EPOCHS, YIELD_MOVES = 8.0, 10.0
 SWAP_EPOCHS, SWAP_MOVES = 3.0, 3.0
@@ -68,6 +68,8 @@ def give_up_hopeless(ledger: Ledger) -> list[Order]:
 
 
 def give_up_unfit(ledger: Ledger) -> list[Order]:
+    if not ledger.short_of_memory:
+        return []
     hosts = [host.joined for _, host in sorted(ledger.slots.hosts.items())]
     orders: list[Order] = []
     for task in sorted(ledger.short_of_memory):
@@ -121,10 +123,11 @@ def leave_draining(ledger: Ledger) -> list[Order]:
         assert host.draining_until is not None
         left = host.draining_until - ledger.now
         for task in (ledger.slots.taken[place] for place in host.places if place in ledger.slots.taken):
-            attempt = ledger.running[task]
+            attempt, kind = ledger.running[task], ledger.entries[task].task.kind
             if attempt.told_to_stop or ledger.estimates.remaining_seconds(task, machine).high < left:
                 continue
-            free = next((place for place in fastest(ledger) if fitting(ledger, task, place[0]) is not None), None)
+            open_places = fastest(ledger, {kind})
+            free = next((place for place in open_places if fitting(ledger, task, place[0]) is not None), None)
             if free is not None:
                 return [Migrate(task, attempt.number, *free)]
             if left <= LEAVE_SECONDS + 2 * ledger.estimates.move_seconds(machine):
@@ -149,7 +152,7 @@ def start_ready(ledger: Ledger) -> list[Order]:
         return []
     orders: list[Order] = []
     queue = Waiting(ledger)
-    for machine, slot in fastest(ledger):
+    for machine, slot in fastest(ledger, waiting_kinds(ledger)):
         found = queue.best(machine)
         if found is not None:
             attempt = len(ledger.entries[found.task].attempts) + 1
@@ -159,10 +162,10 @@ def start_ready(ledger: Ledger) -> list[Order]:
 
 
 def climb(ledger: Ledger) -> list[Order]:
-    if not ledger.slots.free:
+    free = fastest(ledger, {TrainTask.kind}) if ledger.freed or ledger.committed else []
+    if not free:
         return []
     estimates, best, order = ledger.estimates, 0.0, None
-    free = fastest(ledger)
     for task in sorted(ledger.running if ledger.freed else ledger.committed):
         attempt = settled(ledger, task)
         if attempt is None or estimates.level(task) <= best:
