@@ -128,8 +128,10 @@ class _Turn:
         running, known = self.ledger.running.get(progress.task), self.ledger.entries[progress.task].progress
         if running is None or running.number != progress.attempt:
             return False
-        if known is None or known.attempt != progress.attempt:
-            return True
-        new = (progress.epoch, progress.best_epoch) != (known.epoch, known.best_epoch)
+        new = known is None or known.attempt != progress.attempt
+        if known is not None:
+            new = new or (progress.epoch, progress.best_epoch) != (known.epoch, known.best_epoch)
+        if progress.says_nothing:
+            new = False
         often = min(REPORT_SECONDS, self.ledger.rules.hang_seconds / _REPORTS_BEFORE_IT_HANGS)
         return new or self.ledger.now - running.heard >= often

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
 from coordinator.actors import Actors, first_line
 from coordinator.cluster import begin_ray
@@ -53,6 +53,7 @@ DRIVER = "driver"
 WORKER_KINDS = tuple(kind.kind for kind in (TrainTask, LabelTask, BundleTask, PredictTask))
 POLL_SECONDS = 0.2
 ANSWER_SECONDS = 10.0  # for a value that Ray says is there
+_UNSURE_SECONDS = 15.0  # Ray needs about 10 to be sure that a machine is gone
 
 Search = Callable[[SearchTask, Store], Result]
 
@@ -89,6 +90,7 @@ class _Run:
     place: tuple[str, int]
     ended: Any
     reports: Any = None
+    lost_at: float | None = None  # Ray says that its process does not answer, and that may be its whole machine
 
 
 class RayFleet:
@@ -151,7 +153,7 @@ class RayFleet:
 
     def poll(self) -> list[Fact]:
         facts, self._outbox = self._outbox, []
-        ends = [run.ended for run in self._runs.values()]
+        ends = [run.ended for run in self._runs.values() if run.lost_at is None]
         if ends:
             ray.wait(ends, timeout=0 if facts else POLL_SECONDS)
             ready, _ = ray.wait(ends, num_returns=len(ends), timeout=0)
@@ -160,7 +162,7 @@ class RayFleet:
             ready = []
         for (task, attempt), run in list(self._runs.items()):
             facts += self._reported(run)
-            if run.ended in ready:
+            if run.ended in ready or run.lost_at is not None:
                 facts += self._ended(task, attempt, run)
         return facts
 
@@ -199,6 +201,13 @@ class RayFleet:
         except RayError:
             return []
 
+    def _is_of_its_machine(self, run: _Run, error: RayError) -> bool:
+        """Whether the whole machine is gone, or may be: then it is told of at once, not as tasks lost one by one."""
+        now = time.monotonic()
+        run.lost_at = run.lost_at or now
+        unsure = isinstance(error, ActorUnavailableError) and now - run.lost_at < _UNSURE_SECONDS
+        return unsure or not self._machines.is_alive(run.place[0])
+
     def _ended(self, task: str, attempt: int, run: _Run) -> list[Fact]:
         try:
             ran: Ran = ray.get(run.ended, timeout=ANSWER_SECONDS)
@@ -208,6 +217,8 @@ class RayFleet:
             outcome = Outcome(task, attempt, Failure.CRASHED, str(error.cause), run.place[0], traceback=str(error))
             ran = Ran(outcome, ())
         except RayError as error:
+            if self._is_of_its_machine(run, error):
+                return []
             ran = Ran(Outcome(task, attempt, Failure.LOST, first_line(error), run.place[0]), ())
         facts = self._fetched(run, ANSWER_SECONDS)  # a request under way took its reports out of the slot
         del self._runs[task, attempt]

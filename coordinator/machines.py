@@ -47,6 +47,10 @@ class Machines:
         facts += [self._answered(name, probed) for name, probed in self._probes.answers()]
         return [*facts, *self._drained()]
 
+    def is_alive(self, machine: str) -> bool:
+        """Whether Ray still hears of a machine."""
+        return any(node["NodeID"] == self.named[machine].node and node["Alive"] for node in ray.nodes())
+
     def probe(self, machine: str) -> None:
         """Begin to probe a machine that nothing runs on; what is found comes from `changes`."""
         self._probes.ask(self.named[machine], timed=True)

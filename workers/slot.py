@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,8 +16,11 @@ from typing import Any
 
 from workers.offer import hand_over_backlog
 from workers.probe import probe
+from workers.pulse import Pulse
 from workers.run import Place, run
 from workers.tasks import Outcome, Probed, Progress
+
+_SIGN_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,15 @@ class Ran:
 
     outcome: Outcome
     reports: tuple[Progress, ...]
+
+
+@dataclass
+class _AtWork:
+    """What runs in a slot: its last report, without what happened once, and when it last gave a sign of life."""
+
+    newest: Progress
+    pulse: Pulse
+    told_at: float
 
 
 class Slot:
@@ -37,20 +50,41 @@ class Slot:
         self._stops: set[tuple[str, int]] = set()
         self._notes: list[str] = []  # about this machine, told with the next report
         self._backlog: threading.Thread | None = None
+        self._at_work: _AtWork | None = None
         self._hand_over()
 
     def run(self, task: str, task_json: Mapping[str, Any], attempt: int, micro_batch: int | None = None) -> Ran:
         """Do one attempt at the task with id `task`; `micro_batch` takes the place of the recipe's."""
-        outcome = run(task_json, attempt, self._place, _SlotReporter(self, task, attempt), micro_batch)
+        with self._lock:
+            self._at_work = _AtWork(Progress(task, attempt), Pulse(threading.get_ident()), time.monotonic())
+        try:
+            outcome = run(task_json, attempt, self._place, _SlotReporter(self, task, attempt), micro_batch)
+        finally:
+            with self._lock:
+                self._at_work = None
         if outcome.failure is not None:
             self._hand_over()  # the next attempt may be another machine's
         return Ran(outcome, self.reports())
 
     def reports(self) -> tuple[Progress, ...]:
-        """What was reported since the last call."""
+        """What was reported since the last call; now and then, where that is nothing, what was reported last."""
         with self._lock:
             taken, self._reports = tuple(self._reports), []
-        return taken
+            return taken or self._signs_of_life()
+
+    def _signs_of_life(self) -> tuple[Progress, ...]:
+        """The task's last report once more, if its thread works. A card that hangs keeps a thread busy with waiting:
+        once a task has begun to report from there, it must go on to.
+        """
+        work, now = self._at_work, time.monotonic()
+        if work is None or now - work.told_at < _SIGN_SECONDS:
+            return ()
+        if self._place.device != "cpu" and not work.newest.says_nothing:
+            return ()
+        if not work.pulse.beats():
+            return ()
+        work.told_at = now
+        return (work.newest,)
 
     def stop(self, task: str, attempt: int) -> None:
         """Ask an attempt to commit and end; it may not have begun yet."""
@@ -72,6 +106,8 @@ class Slot:
             if self._reports and not lasting(self._reports[-1], progress):
                 self._reports.pop()
             self._reports.append(progress)
+            if self._at_work is not None:
+                self._at_work.newest, self._at_work.told_at = replace(progress, commit=None, note=""), time.monotonic()
 
     def tell(self, note: str) -> None:
         """Keep a sentence about this machine for the next report of whatever task runs here."""

@@ -160,6 +160,11 @@ class Progress:
     note: str = ""  # a sentence for people, e.g. "resumed at epoch 2, step 31"
     best_epoch: int | None = None  # the finished epoch with the best validation so far, counted from 1
 
+    @property
+    def says_nothing(self) -> bool:
+        """A sign of life alone: the attempt works, and nothing is known of how far it is."""
+        return self == Progress(self.task, self.attempt)
+
 
 class Failure(StrEnum):
     """How a task can end other than done."""

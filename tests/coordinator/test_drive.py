@@ -14,6 +14,7 @@ from coordinator.events import (
     Event,
     Kill,
     MachineCut,
+    MachineJoined,
     Order,
     Progressed,
     ResultFound,
@@ -29,7 +30,7 @@ from coordinator.plan import plan
 from coordinator.replay import drives, replay
 from shared_store.commits import read_result
 from shared_store.store import Store
-from workers.tasks import Failure, Task
+from workers.tasks import Failure, Progress, Task
 
 GRAPH = small_graph()
 SETTINGS = FleetSection(attempts=3)
@@ -199,3 +200,11 @@ def test_the_ledger_hears_of_numbers_now_and_then_and_the_journal_has_all_that_i
         e for e in journaled(path) if not isinstance(e, others)
     ]
     assert replay(GRAPH, RULES, journaled(path)) == []
+
+
+def test_a_sign_of_life_is_heard_and_tells_nothing_else() -> None:
+    ledger, task = Ledger(GRAPH), GRAPH.named("teacher/")[0]
+    for event in (MachineJoined("box", 1, ("train",)), Start(task, "box", 0, 1), Tick(5.0)):
+        ledger.apply(event)
+    ledger.apply(Progressed(Progress(task, 1)))
+    assert ledger.running[task].heard == 5.0 and ledger.entries[task].progress is None

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
+import pytest
 from tiny_fold import tiny_task
 
 from shared_store.commits import last_commit, put_commit
 from shared_store.records import Commit
 from shared_store.store import Store
+from workers.pulse import Pulse
 from workers.run import Place
 from workers.slot import Slot
-from workers.tasks import Failure, Progress, task_id, to_json
+from workers.tasks import Failure, Outcome, Progress, task_id, to_json
 from workers.tier import open_tier
 
 
@@ -80,3 +83,40 @@ def test_a_slot_hands_over_what_earlier_attempts_left_on_its_machine(store: Stor
         time.sleep(0.05)
     handed_over = last_commit(store, "teacher-fold0-1")
     assert handed_over is not None and store.get_blob(handed_over.blobs["state"]) == b"state"
+
+
+def test_a_task_that_says_nothing_gives_a_sign_of_life_while_its_thread_works(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = slot_at(store, tmp_path)
+    monkeypatch.setattr("workers.slot._SIGN_SECONDS", 0.0)
+    heard: list[tuple[Progress, ...]] = []
+
+    def work_until_heard() -> None:
+        deadline = time.monotonic() + 60.0
+        while not (signs := slot.reports()) and time.monotonic() < deadline:
+            sum(range(10_000))
+        heard.append(signs)
+
+    def silent(*_: object) -> Outcome:
+        work_until_heard()
+        slot.keep(Progress("fold", 2, epoch=3, step=30, commit=7))
+        slot.reports()
+        work_until_heard()
+        return Outcome("fold", 2)
+
+    monkeypatch.setattr("workers.slot.run", silent)
+    assert slot.run("fold", {}, 2).reports == ()
+    assert heard == [(Progress("fold", 2),), (Progress("fold", 2, epoch=3, step=30),)]
+
+
+def test_a_thread_that_waits_has_no_pulse() -> None:
+    happened = threading.Event()
+    thread = threading.Thread(target=happened.wait)
+    thread.start()
+    assert thread.ident is not None
+    pulse = Pulse(thread.ident)
+    time.sleep(0.1)
+    assert not pulse.beats()
+    happened.set()
+    thread.join()
