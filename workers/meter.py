@@ -29,6 +29,7 @@ class Meter:
         self.images = 0
         self._clock = clock
         if self.device.type == "cuda":
+            torch.cuda.init()  # a process that never used the card has no statistics to reset
             torch.cuda.reset_peak_memory_stats(self.device)
 
     @contextlib.contextmanager

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from workers.decode import decode
 from workers.framing import EvaluationTransform
 from workers.images import Normaliser
+from workers.repeatable import whole_float32
 
 Pixels = NDArray[np.uint8]
 BATCH_TOLERANCE = 1e-4
@@ -62,7 +63,7 @@ class Predictor:
 
     def batch_logits(self, batches: Mapping[int, Tensor], flip_tta: bool = False) -> NDArray[np.float32]:
         """The same of uint8 batches [n, 3, size, size] by image size; `flip_tta` adds each photo's mirror image."""
-        with torch.inference_mode():
+        with torch.inference_mode(), whole_float32():
             sent = {size: batch.to(self.device) for size, batch in batches.items()}
             total = self._sum(sent)
             if flip_tta:

@@ -1,4 +1,4 @@
-"""What makes torch give the same bits again: its thread count and its deterministic algorithms."""
+"""What makes torch give the same bits again: its thread count, deterministic algorithms, float32 with all its bits."""
 
 from __future__ import annotations
 
@@ -27,8 +27,24 @@ def repeatable(device: str, threads: int) -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
     settings.fill_uninitialized_memory = False  # finds bugs in kernels, costs time
     try:
-        yield
+        with whole_float32():
+            yield
     finally:
         torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(mode, warn_only=warn_only)
         settings.fill_uninitialized_memory = filling
+
+
+@contextlib.contextmanager
+def whole_float32() -> Iterator[None]:
+    """Convolutions in float32 with all of its bits: by default cuDNN rounds them to 10 of 23 (TF32) from Ampere on.
+
+    Then logits would depend on the card, and on how photos are batched by more than `predictor.BATCH_TOLERANCE`.
+    """
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before

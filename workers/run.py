@@ -44,6 +44,8 @@ from workers.tier import forget, lock_of, open_tier
 from workers.work import Work
 
 log = logging.getLogger(__name__)
+# Whose errors have no class of their own: torch's CPU allocator, the driver (pinned memory too), cuBLAS, cuDNN
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
 _HOLD_SECONDS = 10.0  # the machine's backlog may be looking at the task's commits, which reads them
 
 
@@ -87,7 +89,15 @@ def run(
                 forget(tier, outcome.task)
             except StoreError as error:  # it is tried again when the next slot begins on this machine
                 log.warning("what lies on this machine of %s stays: %s", outcome.task, error)
+    _free_card()
     return outcome
+
+
+def _free_card() -> None:
+    """Give back what torch keeps of a card for later: a slot may idle, while others share the card."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager
@@ -126,6 +136,7 @@ def guarded(task: Task, attempt: int, opens: Callable[[], Store], execute: Calla
         text = str(error).strip()
         what = f"{type(error).__name__}: {text}" if kind is Failure.CRASHED else text or type(error).__name__
         ended = outcome(kind, what, _where(error), mend, traceback.format_exc())
+        _let_go(error)
         return dataclasses.replace(ended, transient=isinstance(error, StoppedError) and error.commit is None)
 
 
@@ -167,8 +178,14 @@ def _is_out_of_memory(error: Exception) -> bool:
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
-    # torch's CPU allocator has no error class of its own
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the failed calls' frames hold, a card's memory above all: whoever logged the error may keep it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _where(error: Exception) -> str:

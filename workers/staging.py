@@ -94,7 +94,7 @@ class Buffer:
             ends = list(itertools.accumulate(view.nbytes for view in self._views))
             self._halfway = bisect.bisect(ends, self.size // 2)
         given = list(tensors.values())
-        if self._pinned:  # the card copies by itself
+        if self._pinned and given:  # the card copies by itself
             torch._foreach_copy_(self._views, given, non_blocking=True)
             torch.cuda.current_stream().synchronize()
         elif given:

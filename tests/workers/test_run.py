@@ -6,6 +6,7 @@ import errno
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def test_of_two_attempts_that_end_the_first_result_stands(store: Store) -> None:
         (MemoryError(), Failure.OUT_OF_MEMORY),
         (torch.OutOfMemoryError("CUDA out of memory"), Failure.OUT_OF_MEMORY),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), Failure.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: out of memory"), Failure.OUT_OF_MEMORY),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), Failure.OUT_OF_MEMORY),
         (RuntimeError("shapes do not match"), Failure.CRASHED),
         (AssertionError(), Failure.CRASHED),
         (NanLossError(7, ("a", "b")), Failure.NAN),
@@ -116,6 +119,24 @@ def test_a_crash_tells_its_line_and_its_traceback(store: Store) -> None:
     assert outcome.what == "RuntimeError: shapes do not match"
     assert "test_run.py:" in outcome.where
     assert "Traceback" in outcome.traceback and "raise error" in outcome.traceback
+
+
+def test_what_a_failed_attempt_held_is_let_go_though_its_error_is_kept(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def execute(_store: Store, _nonce: str) -> Result:
+        tensor = torch.zeros(1)
+        held.append(weakref.ref(tensor))
+        try:
+            raise ValueError("within")
+        except ValueError as error:
+            raise RuntimeError("shapes do not match") from error
+
+    assert guarded(TASK, 1, lambda: store, execute).failure is Failure.CRASHED
+    assert caplog.records[-1].exc_info is not None
+    assert held[0]() is None
 
 
 def test_ctrl_c_is_no_failure_of_the_task(store: Store) -> None:
