@@ -1,6 +1,6 @@
 """What a commit costs the training: a 212 MB state (EfficientNet-B4 and Adam), kept by foldfleet and in other ways.
 
-    python -m bench.stall [--commits 12] [--folder /where/the/cache/is]
+    python -m bench.stall [--commits 12] [--folder /where/the/cache/is] [--device cuda:0]
 
 In one run, round by round, each way keeps the same state, with its best weights where it says so:
 
@@ -11,7 +11,7 @@ In one run, round by round, each way keeps the same state, with its best weights
 
 Between commits each has landed, is in the store, and older ones are gone from it: in a fold they are minutes apart.
 `memory` is the most that the process grew by beyond the two buffers that snapshots lie in (anonymous and shared pages).
-A real run's model is on a card more often than not; here it is in memory, and is copied from memory to memory.
+On a card the buffers are pinned memory, which those pages do not count, and each way begins with an idle card.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ class Silent:
 class Training:
     """A model with an optimizer that has taken a step, as a fold has it."""
 
-    def __init__(self) -> None:
-        self.model = timm.create_model("tf_efficientnet_b4", num_classes=12).to(memory_format=torch.channels_last)
+    def __init__(self, device: str) -> None:
+        self.device = device
+        model = timm.create_model("tf_efficientnet_b4", num_classes=12)
+        self.model = model.to(device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters())
         for parameter in self.model.parameters():
             parameter.grad = torch.rand_like(parameter)
@@ -71,6 +73,8 @@ class Training:
     def step(self) -> None:
         """Change every tensor of the state."""
         self.optimizer.step()
+        if self.device != "cpu":
+            torch.cuda.synchronize(self.device)
 
     def state(self) -> dict[str, Any]:
         return {"learner": {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, "story": {}}
@@ -80,11 +84,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commits", type=int, default=12)
     parser.add_argument("--folder", default=None, help="on the disk to measure; a temporary one by default")
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="bench-stall-", dir=given.folder) as folder:
-        milliseconds, grown_mb, state_mb = measured(Path(folder), given.commits)
-    print(f"state of {state_mb:.0f} MB, {given.commits} rounds; milliseconds that the training stands still")
+        milliseconds, grown_mb, state_mb = measured(Path(folder), given.commits, given.device)
+    print(f"state of {state_mb:.0f} MB on {named(given.device)}, {given.commits} rounds")
+    print("milliseconds that the training stands still:")
     for name, took in milliseconds.items():
         print(f"{name:11} median {statistics.median(took):7.1f}   worst {max(took):7.1f}")
     for name in ("commit", "with best"):
@@ -93,14 +99,20 @@ def main() -> None:
         for other in ("torch.save", "pack + put"):
             ratio = statistics.median(b / a for a, b in zip(milliseconds[name], milliseconds[other], strict=True))
             print(f"{name:11} {ratio:5.1f} times as short as {other}")
-    print(f"memory      {grown_mb:.0f} MB beyond the {BUFFERS} buffers")
+    if given.device == "cpu":
+        print(f"memory      {grown_mb:.0f} MB beyond the {BUFFERS} buffers")
 
 
-def measured(folder: Path, commits: int) -> tuple[dict[str, list[float]], float, float]:
+def named(device: str) -> str:
+    return device if device == "cpu" else f"{torch.cuda.get_device_name(device)} (torch {torch.__version__})"
+
+
+def measured(folder: Path, commits: int, device: str) -> tuple[dict[str, list[float]], float, float]:
     """Milliseconds of each way in each round, the memory that committing took, the size of the state (MB)."""
-    training, store = Training(), Store(LocalBackend(folder / "store"))
+    training, store = Training(device), Store(LocalBackend(folder / "store"))
     state_mb = size_of(flatten(training.state())[1]) / 1e6
-    work = Work("teacher-fold0-bench", "0" * 64, 1, "nonce", store, Cache(folder / "cache", 1.0), Silent())
+    cache = Cache(folder / "cache", 1.0)
+    work = Work("teacher-fold0-bench", "0" * 64, 1, "nonce", store, cache, Silent(), device)
     took: dict[str, list[float]] = {"commit": [], "with best": [], "torch.save": [], "pack + put": []}
     base_mb = memory_mb(os.getpid())
     with unsearched_modules(), Checkpoints(work, open_tier(work.cache.folder, store.url)) as checkpoints:
