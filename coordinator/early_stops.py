@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from coordinator.graph import Graph
@@ -17,9 +17,11 @@ class EarlyStops:
 
     def __init__(self, graph: Graph, keys: Mapping[str, str]) -> None:
         self._keys = keys
-        self._recipes = {name: _limits(task.recipe) for name, task in graph.tasks.items() if isinstance(task, TrainTask)}
+        self._recipes = {
+            name: _limits(task.recipe) for name, task in graph.tasks.items() if isinstance(task, TrainTask)
+        }
         self._state: dict[str, tuple[int, int]] = {}  # by task: (epochs finished, best of them)
-        self._bests: dict[str, list[int]] = defaultdict(list)  # by kind of work: best epochs of folds that ended
+        self._bests: dict[str, Counter[int]] = defaultdict(Counter)  # by kind of work: best epochs of folds that ended
         self._known: dict[tuple[str, int, int], LastEpoch] = {}
 
     def progressed(self, progress: Progress) -> None:
@@ -32,7 +34,7 @@ class EarlyStops:
         """An attempt is over; `done`: with the fold's result."""
         if done and task in self._state:
             key = self._keys[task]
-            self._bests[key].append(self._state[task][1])
+            self._bests[key][self._state[task][1]] += 1
             for known in [known for known in self._known if known[0] == key]:
                 del self._known[known]
 
@@ -59,9 +61,10 @@ class EarlyStops:
         key, epoch, best = known
         earliest = float(max(best + patience, epoch))
         bests = self._bests[key]
-        ends = [min(epochs, later + patience) for later in bests if later > epoch]
-        chance = (len(ends) + 1) / (len(bests) + 2)
-        later = sum(ends) / len(ends) if ends else (earliest + epochs) / 2
+        ends = [(min(epochs, later + patience), folds) for later, folds in bests.items() if later > epoch]
+        better = sum(folds for _, folds in ends)
+        chance = (better + 1) / (bests.total() + 2)
+        later = sum(end * folds for end, folds in ends) / better if better else (earliest + epochs) / 2
         return earliest, (1 - chance) * earliest + chance * later, float(epochs)
 
 
