@@ -47,8 +47,7 @@ def _is_meant(key: str, name: str) -> bool:
 def _needs(settings: FleetSection, name: str) -> Needs:
     """What the recipe's own entry says, and else what is said of all."""
     common, own = (settings.needs.get(key, NeedsSection()) for key in (ALL, recipe_of(name) or ALL))
-    given = {**common.model_dump(exclude_unset=True), **own.model_dump(exclude_unset=True)}
-    return Needs(**given)
+    return Needs(own.memory_gb or common.memory_gb, own.system or common.system, own.label or common.label)
 
 
 def _unknown(what: str, where: str, kind: str, known: list[str]) -> UserError:

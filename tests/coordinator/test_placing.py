@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.config import Experiment, FleetSection, parse
+from coordinator.config import Experiment, FleetSection, parse, to_yaml
 from coordinator.graph import Graph, Photos, build
 from coordinator.placing import check_placing, rules_of
 from coordinator.retry import Needs
@@ -31,9 +31,8 @@ def test_a_pin_holds_the_folds_that_it_names_and_the_longer_name_wins() -> None:
 
 
 def test_a_recipe_needs_what_is_said_of_it_and_else_what_is_said_of_all() -> None:
-    settings = FleetSection.model_validate(
-        {"needs": {"all": {"system": "linux", "memory_gb": 4}, "b4": {"memory_gb": 10}}}
-    )
+    given = {"fleet": {"needs": {"all": {"system": "linux", "memory_gb": 4}, "b4": {"memory_gb": 10}}}}
+    settings = parse(to_yaml(Experiment.model_validate(given)).decode(), "as the run keeps it").fleet
     needs = by_name(GRAPH, dict(rules_of(settings, GRAPH).needs))
     assert needs["student/b4/fold0"] == Needs(10, "linux") and needs["teacher/small/fold2"] == Needs(4, "linux")
     assert len(needs) == 12
