@@ -47,8 +47,7 @@ def work_key(task: Task) -> str:
 class Estimates:
     """What was measured in this run, fed by the ledger fact by fact. Positions of tasks count in epochs.
 
-    A level counts in the graph's units of cost; `unit_seconds` is what one takes at speed 1. `version` goes up when the
-    levels of all tasks have changed.
+    A level counts in the graph's units of cost. `version` goes up when the levels of all tasks have changed.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -59,7 +58,7 @@ class Estimates:
         self.moves = Moves()
         self.speeds = Speeds()
         self.version = 0
-        self._unit = _FIRST_EPOCH_SECONDS
+        self._unit = _FIRST_EPOCH_SECONDS  # what one unit of the graph's cost takes at speed 1
         own = {name: graph.weights[name] - self._most_behind(name, graph.weights) for name in graph.tasks}
         self._first_cost = {key: own[name] / self.epochs[name] for name, key in self.keys.items()}
         self._cost = dict(self._first_cost)  # of an epoch, by kind of work
@@ -69,11 +68,6 @@ class Estimates:
         self._position: dict[str, float] = {}
         self._told: dict[str, float] = {}  # the same as last reported, although some of it may be lost since
         self._reckon_behind()
-
-    @property
-    def unit_seconds(self) -> float:
-        """Seconds that one unit of the graph's cost takes at speed 1."""
-        return self._unit
 
     def joined(self, machine: MachineJoined) -> None:
         """A machine comes, with what its probe measured."""
