@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test coverage faults chaos gpu check lint types bench clean
+.PHONY: demo test coverage faults chaos simulate gpu check lint types bench clean
 
 # Folds share the cores: one thread each, here and in the tests.
 export OMP_NUM_THREADS := 1
@@ -47,6 +47,10 @@ chaos: $(INSTALLED)
 # What only a graphics card can show; skipped without one. How far results are apart is logged.
 gpu: $(INSTALLED)
 	$(BIN)/pytest tests/gpu -rs --log-cli-level=INFO
+
+# 5,000 runs under every fault at once, with models of machines and store around the real coordinator; a few minutes.
+simulate: $(INSTALLED)
+	$(BIN)/python -m bench.simulate --seeds 0-4999
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from coordinator.simulated_store import SimulatedCommit, SimulatedStore
 from coordinator.simulated_time import Calendar
 from workers.tasks import Failure, Outcome, Progress, TrainTask
 
-_NEARLY = 1e-9  # of an epoch
+NEARLY = 1e-9  # of an epoch
 
 
 class Listener(Protocol):
@@ -101,19 +101,26 @@ class Attempts:
 
     def schedule(self, run: Run) -> None:
         """The next commit, drawn anew: at the next share of an epoch, or the end."""
-        share = self.scenario.commit_share
         run.rate = self.rate(run)
-        following = min((int(run.position / share + _NEARLY) + 1) * share, self.scenario.truths[run.task].last_epoch)
+        following = self.following(run)
         run.version += 1
         when = run.since + max(0.0, following - run.position) / run.rate
         self.calendar.at(when, self.reach, run, following, run.version)
 
+    def following(self, run: Run) -> float:
+        """The position of the next commit."""
+        share = self.scenario.commit_share
+        return min((int(run.position / share + NEARLY) + 1) * share, self.scenario.truths[run.task].last_epoch)
+
     def rate(self, run: Run) -> float:
         """Epochs a second, until the next commit."""
-        each = self.scenario.epoch_seconds
-        seconds = each if isinstance(each, float) else each[run.task]
         noise = math.exp(self.scenario.noise * self.chance.normal()) if self.scenario.noise else 1.0
-        return run.machine.speed / (seconds * noise)
+        return run.machine.speed / (self.epoch_seconds(run) * noise)
+
+    def epoch_seconds(self, run: Run) -> float:
+        """At speed 1."""
+        each = self.scenario.epoch_seconds
+        return each if isinstance(each, float) else each[run.task]
 
     def reach(self, run: Run, position: float, version: int) -> None:
         """A run comes to a commit, or to its end."""
@@ -131,7 +138,7 @@ class Attempts:
 
     def arrive(self, run: Run, position: float) -> None:
         run.position, run.since = position, self.now
-        epoch = int(position + _NEARLY)
+        epoch = int(position + NEARLY)
         run.best_epoch = max((e for e in self.scenario.truths[run.task].improvements if e <= epoch), default=0)
 
     def report(self, run: Run) -> None:
@@ -139,7 +146,7 @@ class Attempts:
 
     def progress(self, run: Run, commit: int | None) -> Progress:
         epochs = self.epochs[run.task]
-        step, steps, epoch = round(run.position * 100), epochs * 100, int(run.position + _NEARLY)
+        step, steps, epoch = round(run.position * 100), epochs * 100, int(run.position + NEARLY)
         return Progress(
             run.task, run.attempt, epoch, epochs, step, steps, commit=commit, best_epoch=run.best_epoch or None
         )
