@@ -141,9 +141,7 @@ def dump_bound(seed: int) -> None:
         print(f"  {what}: {end:.3f}")
     print(f"the bound is the largest: {bound.epochs:.3f} epochs of the machine of speed 1")
     print("by hand: all work is the sum of both over the speeds together; the k longest teachers over the k fastest")
-    print(
-        "machines, the largest of k = 1 to 5, is when all are taught; then likewise the students but the best of them"
-    )
+    print("machines, the largest of k = 1 to 5, is when all are taught; likewise then the students but the best one")
 
 
 class Timed:

@@ -90,7 +90,8 @@ def draw(case: Case, seed: int, graph: Graph) -> Drawn:
         noise=case.noise,
         seed=seed,
     )
-    return Drawn(scenario, *(_by_group(graph, work, of) for of in ("teacher/", "student/")), case.speeds, down)
+    teachers, students = _by_group(graph, work, "teacher/"), _by_group(graph, work, "student/")
+    return Drawn(scenario, teachers, students, case.speeds, down)
 
 
 def _by_group(graph: Graph, work: dict[str, float], prefix: str) -> tuple[tuple[float, ...], ...]:

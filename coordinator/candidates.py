@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from coordinator.entries import Attempt
 from coordinator.fit import Fit, fit, rather_not
 from coordinator.ledger import Ledger
-from coordinator.slots import Place
+from coordinator.slots import Fastest, Place
 from workers.tasks import TrainTask
+
+_ALL_RUNNING = 64  # of so many every pair is looked at
+_BAND = 0.05  # machines whose speeds differ by less are about as fast
+_SHARE = 16
 
 
 @dataclass(frozen=True)
@@ -84,24 +90,54 @@ def fitting(ledger: Ledger, task: str, machine: str, avoiding: bool = True) -> F
 
 
 def settled(ledger: Ledger, task: str) -> Attempt | None:
-    """The running attempt of a fold, if it was heard of and may be asked to go elsewhere. What does not train stays."""
-    attempt = ledger.running[task]
-    if attempt.told_to_stop or attempt.heard <= attempt.started:
+    """The running attempt of a fold, if it came to its first numbers and may be asked to go elsewhere.
+
+    What does not train stays where it is: nothing of it is kept.
+    """
+    attempt, entry = ledger.running[task], ledger.entries[task]
+    if attempt.told_to_stop or entry.progress is None or entry.progress.attempt != attempt.number:
         return None
-    return attempt if isinstance(ledger.entries[task].task, TrainTask) else None
+    return attempt if isinstance(entry.task, TrainTask) else None
 
 
-def waiting_kinds(ledger: Ledger) -> set[str]:
+def waiting_kinds(ledger: Ledger) -> frozenset[str]:
     """The kinds of what waits for a slot."""
     heads = (queue[0][1] for queue in ledger.board.waiting.values())
-    return {ledger.entries[ledger.board.by_rank[rank]].task.kind for rank in heads}
+    return frozenset(ledger.entries[ledger.board.by_rank[rank]].task.kind for rank in heads)
 
 
-def fastest(ledger: Ledger, kinds: set[str]) -> list[Place]:
-    """Free slots that take one of `kinds`, fastest machine first; first slots before second ones of an equal."""
-    speed, hosts = ledger.estimates.speed, ledger.slots.hosts
-    free = [place for place in ledger.slots.free if not kinds.isdisjoint(hosts[place[0]].joined.kinds)]
-    return sorted(free, key=lambda place: (-speed(place[0]), place[1], place[0]))
+def fastest(ledger: Ledger, kinds: frozenset[str]) -> list[Place]:
+    """Free slots that take one of `kinds`, fastest machine first; first slots before second ones of an equal.
+
+    Kept until the next slot is taken or comes free: speeds that are measured meanwhile count from then on.
+    """
+    if ledger.fastest.changes != ledger.slots.changes:
+        ledger.fastest = Fastest(ledger.slots.changes)
+    if kinds not in ledger.fastest.places:
+        speed, hosts = ledger.estimates.speed, ledger.slots.hosts
+        free = [place for place in ledger.slots.free if not kinds.isdisjoint(hosts[place[0]].joined.kinds)]
+        ledger.fastest.places[kinds] = sorted(free, key=lambda place: (-speed(place[0]), place[1], place[0]))
+    return ledger.fastest.places[kinds]
+
+
+def partners(ledger: Ledger) -> Iterable[str]:
+    """Running tasks that a task may change places with: all of a small fleet's.
+
+    Of a large one, those with the most and the least before them among machines of about one speed, looked for again
+    once a share of all have committed.
+    """
+    if len(ledger.running) <= _ALL_RUNNING:
+        return ledger.running
+    known = ledger.partners
+    if known.commits <= 0:
+        bands: dict[int, list[tuple[float, str]]] = defaultdict(list)
+        for task, attempt in ledger.running.items():
+            band = round(math.log(ledger.estimates.speed(attempt.machine)) / _BAND)
+            bands[band].append((ledger.estimates.level(task), task))
+        known.tasks = [task for band in sorted(bands) for _, task in {min(bands[band]), max(bands[band])}]
+        known.commits = len(ledger.running) // _SHARE
+    known.commits -= 1
+    return [task for task in known.tasks if task in ledger.running]
 
 
 def better_swap(ledger: Ledger, task: str, least_epochs: float, least_moves: float) -> tuple[str, str] | None:
@@ -114,7 +150,8 @@ def better_swap(ledger: Ledger, task: str, least_epochs: float, least_moves: flo
     if attempt is None:
         return None
     level, speed = estimates.level(task), estimates.speed(attempt.machine)
-    for other, running in ledger.running.items():
+    for other in partners(ledger):
+        running = ledger.running[other]
         other_speed = estimates.speed(running.machine)
         apart = (estimates.level(other) - level) * (speed - other_speed)  # above 0: the longer is on the slower one
         if apart <= 0 or (best is not None and apart <= best[0]) or settled(ledger, other) is None:

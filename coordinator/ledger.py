@@ -36,7 +36,7 @@ from coordinator.events import (
 )
 from coordinator.graph import Graph
 from coordinator.retry import ABOUT_MACHINES, AGAINST_MACHINE, GOES_ON, Rules, judge
-from coordinator.slots import Slots
+from coordinator.slots import Fastest, Partners, Slots
 from workers.tasks import Failure, Outcome, Progress
 
 __all__ = ["Attempt", "Entry", "Ledger", "State"]
@@ -51,6 +51,7 @@ class Ledger:
         self.now = 0.0
         self.stopping = False
         self.finished: str | None = None
+        self.fastest, self.partners = Fastest(), Partners()  # what candidates.py found, kept while it holds
         self.slots = Slots()
         self.estimates = Estimates(graph)
         self.running: dict[str, Attempt] = {}

@@ -41,6 +41,8 @@ FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 60.0, 3600.0
 UNFIT_SECONDS = 600.0  # a larger card may come back or join meanwhile
 LEAVE_SECONDS = 60.0  # before a machine is taken back, and twice the time of a move on top
 
+_TRAIN = frozenset((TrainTask.kind,))
+
 Rule = Callable[[Ledger], list[Order]]
 
 
@@ -56,7 +58,7 @@ def plan(ledger: Ledger) -> list[Order]:
 
 
 def finish(ledger: Ledger) -> list[Order]:
-    if ledger.running:
+    if ledger.running or ledger.finished is not None:
         return []
     if ledger.open == 0:
         return [Finish("all done" if ledger.all_done else "what is left has failed")]
@@ -126,7 +128,7 @@ def leave_draining(ledger: Ledger) -> list[Order]:
             attempt, kind = ledger.running[task], ledger.entries[task].task.kind
             if attempt.told_to_stop or ledger.estimates.remaining_seconds(task, machine).high < left:
                 continue
-            open_places = fastest(ledger, {kind})
+            open_places = fastest(ledger, frozenset((kind,)))
             free = next((place for place in open_places if fitting(ledger, task, place[0]) is not None), None)
             if free is not None:
                 return [Migrate(task, attempt.number, *free)]
@@ -162,13 +164,16 @@ def start_ready(ledger: Ledger) -> list[Order]:
 
 
 def climb(ledger: Ledger) -> list[Order]:
-    free = fastest(ledger, {TrainTask.kind}) if ledger.freed or ledger.committed else []
+    free = fastest(ledger, _TRAIN) if ledger.freed or ledger.committed else []
     if not free:
         return []
     estimates, best, order = ledger.estimates, 0.0, None
+    fast = estimates.speed(free[0][0])
     for task in sorted(ledger.running if ledger.freed else ledger.committed):
+        if estimates.speed(ledger.running[task].machine) >= fast or estimates.level(task) <= best:
+            continue
         attempt = settled(ledger, task)
-        if attempt is None or estimates.level(task) <= best:
+        if attempt is None:
             continue
         for machine, slot in free:
             if estimates.speed(machine) <= estimates.speed(attempt.machine):

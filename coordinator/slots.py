@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coordinator.events import MachineJoined
 from workers.tasks import Outcome
@@ -34,12 +34,29 @@ class Host:
         return [(self.joined.machine, slot) for slot in range(self.joined.slots)]
 
 
+@dataclass
+class Fastest:
+    """Free slots in the order of their speeds, by what they take, as of a state of the slots."""
+
+    changes: int = -1
+    places: dict[frozenset[str], list[Place]] = field(default_factory=dict)
+
+
+@dataclass
+class Partners:
+    """Tasks that others may change places with, good for so many more commits."""
+
+    commits: int = 0
+    tasks: list[str] = field(default_factory=list)
+
+
 class Slots:
     """Every slot of every machine that is here. `free`: vacant, kept for nobody, on a machine that takes work."""
 
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
         self.free: set[Place] = set()
+        self.changes = 0  # how often what is free may have changed
         self.taken: dict[Place, str] = {}  # the task that runs there
         self.kept: dict[Place, str] = {}  # the task that moves there
         self.targets: dict[str, Place] = {}  # the same by task
@@ -62,12 +79,14 @@ class Slots:
         return place in self.free or (self.kept.get(place) == task and self.vacant(place))
 
     def join(self, machine: MachineJoined) -> None:
+        self.changes += 1
         assert machine.machine not in self.hosts, f"{machine.machine} joined twice"
         self.hosts[machine.machine] = Host(machine)
         self._refresh(machine.machine)
 
     def leave(self, machine: str) -> list[str]:
         """Forget a machine; the tasks that ran there, which the caller closes."""
+        self.changes += 1
         host = self.hosts.pop(machine)
         self.draining.discard(machine)
         for place in host.places:
@@ -78,17 +97,20 @@ class Slots:
 
     def take(self, place: Place, task: str) -> None:
         """`task` begins in a slot that is `startable` for it."""
+        self.changes += 1
         assert self.startable(place, task), f"{place} is not free for {task}"
         self.release(task)
         self.free.discard(place)
         self.taken[place] = task
 
     def vacate(self, place: Place) -> None:
+        self.changes += 1
         del self.taken[place]
         self._refresh(place[0])
 
     def keep(self, place: Place, task: str) -> None:
         """Keep a slot for a task that moves there. Whoever runs in it now was asked to end."""
+        self.changes += 1
         assert self.open(place[0]) and place not in self.kept, f"{place} cannot be kept for {task}"
         self.release(task)
         self.free.discard(place)
@@ -96,23 +118,27 @@ class Slots:
 
     def release(self, task: str) -> None:
         """Keep no slot for a task any more, if one was."""
+        self.changes += 1
         place = self.targets.pop(task, None)
         if place is not None:
             del self.kept[place]
             self._refresh(place[0])
 
     def drain(self, machine: str, until: float) -> None:
+        self.changes += 1
         self.hosts[machine].draining_until = until
         self.draining.add(machine)
         self._close(machine)
 
     def shut(self, machine: str, why: str, now: float) -> None:
         """Into quarantine."""
+        self.changes += 1
         self.quarantine[machine] = Quarantine(why, now)
         self._close(machine)
 
     def probed(self, machine: str, passed: bool, now: float) -> None:
         """A probe's answer: out of quarantine, or not yet. A machine that left meanwhile is probed anew."""
+        self.changes += 1
         if machine not in self.hosts:
             return
         self.hosts[machine].probing = False

@@ -41,7 +41,7 @@ def test_a_task_that_does_not_fit_hides_none_that_does() -> None:
 def test_the_fastest_machine_comes_first_and_slots_of_equals_in_turn() -> None:
     ledger = ledger_after(BOX, ATTIC, MachineJoined("barn", 2, WORK, speed=1.0))
     places = [("box", 0), ("box", 1), ("attic", 0), ("barn", 0), ("attic", 1), ("barn", 1)]
-    assert fastest(ledger, {"train"}) == places
+    assert fastest(ledger, frozenset({"train"})) == places
 
 
 def test_where_a_task_crashed_it_goes_only_when_nothing_else_is_open() -> None:
@@ -56,7 +56,7 @@ def test_an_attempt_is_asked_to_move_once_and_not_before_it_was_heard_of() -> No
     task = TEACHERS[0]
     ledger = ledger_after(BOX, Start(task, "box", 0, 1), Tick(5.0))
     assert settled(ledger, task) is None
-    ledger.apply(Progressed(Progress(task, 1)))
+    ledger.apply(Progressed(Progress(task, 1, epoch=1)))
     assert settled(ledger, task) is ledger.running[task]
     ledger.apply(Stop(task, 1))
     assert settled(ledger, task) is None
