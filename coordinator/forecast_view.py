@@ -9,7 +9,7 @@ from rich.table import Table
 
 from coordinator.forecast import Bottleneck, Forecast, Saving
 from coordinator.forecast_basis import Basis
-from coordinator.view import duration
+from coordinator.machine_lines import duration
 
 
 def show_forecast(console: Console, forecast: Forecast, basis: Basis, plays: int) -> None:

@@ -27,17 +27,10 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator.events import (
-    Drain,
     Event,
     GiveUp,
     Kill,
-    MachineCut,
-    MachineDraining,
-    MachineJoined,
-    MachineLeft,
-    MachineProbed,
     Migrate,
-    Probe,
     Progressed,
     ResultFound,
     Start,
@@ -46,6 +39,7 @@ from coordinator.events import (
     TaskEnded,
 )
 from coordinator.ledger import Entry, Ledger, State
+from coordinator.machine_lines import duration, machine_line, slower
 from workers.tasks import Failure, Outcome, Task, TrainTask
 from workers.tasks import Progress as TaskProgress
 
@@ -92,7 +86,8 @@ class View:
                 entry = ledger.entries[progress.task]
                 if entry.progress is None or entry.progress.attempt <= progress.attempt:
                     self._newest[progress.task] = progress
-                return self._epoch_line(entry.task.name, progress)
+                line = self._epoch_line(entry.task.name, progress)
+                return line and line + slower(progress.task, ledger)
             case Stop(task, _, why) | Kill(task, _, why) if why:
                 told = "asked to stop" if isinstance(event, Stop) else "its process is ended"
                 return f"{ledger.entries[task].task.name}: {told}, {why}"
@@ -106,7 +101,7 @@ class View:
                 return why
             case StopRequested():
                 return "stopping: running folds commit their last step first (Ctrl-C again stops at once)"
-        return _machine_line(event, ledger)
+        return machine_line(event, ledger)
 
     def _epoch_line(self, name: str, progress: TaskProgress) -> str:
         if progress.note:
@@ -146,14 +141,6 @@ def summary(ledger: Ledger) -> str:
     return ", ".join(parts)
 
 
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def size(count: float) -> str:
     """`812 bytes`, `212 MB`, `1.9 GB`: three digits at most."""
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -161,39 +148,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if count >= 9.95 or unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
-
-
-def _machine_line(event: Event, ledger: Ledger) -> str:
-    """What becomes of machines. The driver itself is not worth a word."""
-    match event:
-        case MachineJoined(machine) if "train" in event.kinds:
-            return f"{machine}: joined, {_offer(event)}"
-        case MachineLeft(machine, why):
-            return f"{machine}: left{f' ({why})' if why else ''}; what ran there goes on elsewhere"
-        case MachineCut(machine, why):
-            what = "what ran there goes on elsewhere, from its last commit"
-            return f"{machine}: out of reach{f' ({why})' if why else ''}; {what}"
-        case MachineDraining(machine, until):
-            return f"{machine}: taken back in {duration(max(0.0, until - ledger.now))}; nothing new starts there"
-        case Drain(machine, why):
-            return f"{machine}: in quarantine until it passes a probe: {why}"
-        case Probe(machine):
-            return f"{machine}: probed"
-        case MachineProbed(machine, passed, what):
-            return (
-                f"{machine}: passed its probe, takes work again" if passed else f"{machine}: failed its probe: {what}"
-            )
-    return ""
-
-
-def _offer(machine: MachineJoined) -> str:
-    """`2 slots of 11.5 GB, speed 14, linux, attic`, as far as it is known."""
-    memory = f" of {machine.memory_gb:.1f} GB" if machine.memory_gb is not None else ""
-    parts = [f"{machine.slots} {'slot' if machine.slots == 1 else 'slots'}{' on a GPU' * machine.gpu}{memory}"]
-    parts += [f"speed {machine.speed:.3g}"] if machine.speed is not None else []
-    link = machine.link_mb_per_second
-    parts += [f"{link:.3g} MB/s to the store"] if link is not None else []
-    return ", ".join([*parts, *([machine.system] if machine.system else []), *machine.labels])
 
 
 def _row(task: Task, progress: TaskProgress | None) -> tuple[str | ProgressBar, ...]:

@@ -22,10 +22,12 @@ from coordinator.events import (
     Stop,
     StopRequested,
     TaskEnded,
+    Tick,
 )
 from coordinator.graph import Graph, Photos, build
 from coordinator.ledger import Ledger
-from coordinator.view import View, duration, summary
+from coordinator.machine_lines import duration
+from coordinator.view import View, summary
 from workers.tasks import Failure, Outcome, Progress
 
 
@@ -106,6 +108,24 @@ def test_what_becomes_of_machines_and_of_what_runs_there_is_told() -> None:
         "attic: out of reach (no heartbeat); what ran there goes on elsewhere, from its last commit",
         "desk: left; what ran there goes on elsewhere",
     ]
+
+
+def test_a_machine_that_has_become_slower_is_named_with_its_epochs() -> None:
+    graph = build(Experiment(), Photos("snapshot", "0" * 64), ("no", "yes"), None)
+    task, ledger = graph.named("teacher/")[0], Ledger(graph)
+    screen = io.StringIO()
+    view, at = View(Console(file=screen, width=100)), 0.0
+    begun = Progressed(Progress(task, 1, step=1, steps=3000))
+    for event in (MachineJoined("desk", 1, ("train",)), Start(task, "desk", 0, 1), begun):
+        ledger.apply(event)
+    for epoch in range(1, 12):
+        at += 10.0 if epoch < 8 else 30.0
+        ledger.apply(Tick(at))
+        report = Progressed(Progress(task, 1, epoch, 12, mean_ap=0.5))
+        ledger.apply(report)
+        view(report, ledger)
+    lines = screen.getvalue().splitlines()
+    assert "best speed" not in lines[0] and lines[-1].endswith("(desk runs at 33% of its best speed)")
 
 
 def test_a_terminal_has_a_table_of_what_runs_within_100_columns() -> None:

@@ -1,0 +1,63 @@
+"""The words for what becomes of machines, on the person's screen. Pure."""
+
+from __future__ import annotations
+
+from coordinator.events import (
+    Drain,
+    Event,
+    MachineCut,
+    MachineDraining,
+    MachineJoined,
+    MachineLeft,
+    MachineProbed,
+    Probe,
+)
+from coordinator.ledger import Ledger
+
+
+def machine_line(event: Event, ledger: Ledger) -> str:
+    """What becomes of machines. The driver itself is not worth a word."""
+    match event:
+        case MachineJoined(machine) if "train" in event.kinds:
+            return f"{machine}: joined, {_offer(event)}"
+        case MachineLeft(machine, why):
+            return f"{machine}: left{f' ({why})' if why else ''}; what ran there goes on elsewhere"
+        case MachineCut(machine, why):
+            what = "what ran there goes on elsewhere, from its last commit"
+            return f"{machine}: out of reach{f' ({why})' if why else ''}; {what}"
+        case MachineDraining(machine, until):
+            return f"{machine}: taken back in {duration(max(0.0, until - ledger.now))}; nothing new starts there"
+        case Drain(machine, why):
+            return f"{machine}: in quarantine until it passes a probe: {why}"
+        case Probe(machine):
+            return f"{machine}: probed"
+        case MachineProbed(machine, passed, what):
+            return (
+                f"{machine}: passed its probe, takes work again" if passed else f"{machine}: failed its probe: {what}"
+            )
+    return ""
+
+
+def _offer(machine: MachineJoined) -> str:
+    """`2 slots of 11.5 GB, speed 14, linux, attic`, as far as it is known."""
+    memory = f" of {machine.memory_gb:.1f} GB" if machine.memory_gb is not None else ""
+    parts = [f"{machine.slots} {'slot' if machine.slots == 1 else 'slots'}{' on a GPU' * machine.gpu}{memory}"]
+    parts += [f"speed {machine.speed:.3g}"] if machine.speed is not None else []
+    link = machine.link_mb_per_second
+    parts += [f"{link:.3g} MB/s to the store"] if link is not None else []
+    return ", ".join([*parts, *([machine.system] if machine.system else []), *machine.labels])
+
+
+def slower(task: str, ledger: Ledger) -> str:
+    """` (attic runs at 60 % of its best speed)` where the machine of a running task was clearly faster before."""
+    attempt = ledger.running.get(task)
+    share = None if attempt is None else ledger.estimates.throttled(attempt.machine)
+    return "" if attempt is None or share is None else f" ({attempt.machine} runs at {share:.0%} of its best speed)"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
