@@ -69,6 +69,8 @@ bench: $(INSTALLED)
 	$(BIN)/python -m bench.predict
 	PYTHONPATH=tests $(BIN)/python -m bench.store
 	$(BIN)/python -m bench.stall
+	$(BIN)/python -m bench.placement
+	$(BIN)/python -m bench.placement --scale
 
 clean:
 	rm -rf $(VENV) demo-data foldfleet-store *.egg-info .pytest_cache .mypy_cache .ruff_cache
