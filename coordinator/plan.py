@@ -185,7 +185,7 @@ def climb(ledger: Ledger) -> list[Order]:
 
 
 def swap(ledger: Ledger) -> list[Order]:
-    if any(ledger.board.waiting[key] for key in ledger.board.waiting) or not ledger.committed:
+    if ledger.board.waiting or not ledger.committed:
         return []
     for task in sorted(ledger.committed):
         pair = better_swap(ledger, task, SWAP_EPOCHS, SWAP_MOVES)
