@@ -20,6 +20,9 @@ class FaultyFleet(CommittingFleet):
         super().begin(order, owner)
         run = self.runs[id(owner), order.task, order.attempt]
         assert isinstance(run, FaultyRun)
+        rivals = {other.owner is owner for other in self.runs.values() if other.task == run.task and other is not run}
+        self.happened["attempts beside an orphan"] += True in rivals
+        self.happened["attempts beside one of another coordinator"] += False in rivals
         self.witness.began(run)
         self._fate(run)
 
@@ -82,7 +85,9 @@ class FaultyFleet(CommittingFleet):
         if not self.reaches(run.owner, run.machine.name):
             self.hold(run, fact)
             return
-        for _ in range(1 + self.chance.happens(self.faults.doubled)):
+        doubled = self.chance.happens(self.faults.doubled)
+        self.happened["doubled news"] += doubled
+        for _ in range(1 + doubled):
             if self.chance.happens(self.faults.late):
                 self.happened["late news"] += 1
                 self.calendar.at(self.now + self.chance.between(0.0, self.faults.longest_delay), self.hear, run, fact)

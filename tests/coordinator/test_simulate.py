@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from bench.fault_play import play
 
+ROOT = Path(__file__).parents[2]
 SEEDS = range(int(os.environ.get("FOLDFLEET_SIMULATED_RUNS", "300")))
 PARTS = 4
 FAULTS = (
@@ -20,8 +24,11 @@ FAULTS = (
     "coordinator: crash",
     "coordinator: stop",
     "coordinator: cut",
+    "attempts beside an orphan",
+    "attempts beside one of another coordinator",
     "lost answers",
     "late news",
+    "doubled news",
     "news kept until a machine was back",
     "commits that lost their race",
     "commits that waited for the store",
@@ -58,18 +65,21 @@ def test_every_fault_happened() -> None:
 
 
 def test_a_seed_is_the_same_run_to_the_event() -> None:
-    assert play(12).trace == play(12).trace != play(13).trace
+    code = "from bench.fault_play import play; print(*[play(seed).trace for seed in (12, 13)])"
+    other_hashes = {**os.environ, "PYTHONHASHSEED": "1"}
+    run = subprocess.run([sys.executable, "-c", code], env=other_hashes, cwd=ROOT, capture_output=True, check=True)
+    traces = run.stdout.decode().split()
+    assert traces == [play(12).trace, play(13).trace] and traces[0] != traces[1]
 
 
 @pytest.mark.parametrize(
-    ("without", "seeds", "invariants"),
+    ("without", "invariants"),
     [
-        ("fencing", range(0, 13), ("no start in a busy slot", "no start of a task that runs or is done")),
-        ("put-if-absent", range(0, 1), ("no commit is ever replaced",)),
-        ("put-if-absent", range(15, 16), ("no two results of one task",)),
-        ("leak-rule", range(14, 15), ("labels are honest",)),
+        ("fencing", ("no start in a busy slot", "no start of a task that runs or is done")),
+        ("put-if-absent", ("no commit is ever replaced", "no two results of one task")),
+        ("leak-rule", ("labels are honest",)),
     ],
 )
-def test_without_the_rule_that_forbids_it_it_happens(without: str, seeds: range, invariants: tuple[str, ...]) -> None:
-    violations = [v for v in (play(seed, without).violation for seed in seeds) if v is not None]
-    assert violations and {v.invariant for v in violations} <= set(invariants), violations
+def test_without_the_rule_that_forbids_it_it_happens(without: str, invariants: tuple[str, ...]) -> None:
+    violations = (play(seed, without).violation for seed in range(200))
+    assert any(violation is not None and violation.invariant in invariants for violation in violations)
