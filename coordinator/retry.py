@@ -39,7 +39,7 @@ class Budgets:
     crashes: int = 3
     nans: int = 2
     barren_losses: int = 8  # losses in a row without a new commit
-    outages: int = 8  # times in a row, without a new commit, that the store was down or full
+    outages: int = 60  # times in a row, without a new commit, that the store was down or full: about two hours
     hangs: int = 3
     cards: int = 3  # that were too small even for the smallest micro-batch
 
