@@ -134,7 +134,7 @@ def partners(ledger: Ledger) -> Iterable[str]:
         for task, attempt in ledger.running.items():
             band = round(math.log(ledger.estimates.speed(attempt.machine)) / _BAND)
             bands[band].append((ledger.estimates.level(task), task))
-        known.tasks = [task for band in sorted(bands) for _, task in {min(bands[band]), max(bands[band])}]
+        known.tasks = [task for band in sorted(bands) for _, task in sorted({min(bands[band]), max(bands[band])})]
         known.commits = len(ledger.running) // _SHARE
     known.commits -= 1
     return [task for task in known.tasks if task in ledger.running]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fake_fleet import WORK, small_graph
 
-from coordinator.candidates import Waiting, fastest, fitting, settled
+from coordinator.candidates import Waiting, fastest, fitting, partners, settled
 from coordinator.events import Event, MachineJoined, Progressed, Start, Stop, TaskEnded, Tick
 from coordinator.ledger import Ledger
 from coordinator.retry import Needs, Rules
@@ -60,3 +60,12 @@ def test_an_attempt_is_asked_to_move_once_and_not_before_it_was_heard_of() -> No
     assert settled(ledger, task) is ledger.running[task]
     ledger.apply(Stop(task, 1))
     assert settled(ledger, task) is None
+
+
+def test_on_a_large_fleet_partners_are_the_extremes_of_a_band_in_an_order_of_their_own() -> None:
+    graph = small_graph(folds=70, rounds=1)
+    ledger = Ledger(graph)
+    for number, task in enumerate(graph.named("teacher/")):
+        ledger.apply(MachineJoined(f"machine{number}", 1, WORK, speed=1.0))
+        ledger.apply(Start(task, f"machine{number}", 0, 1))
+    assert list(partners(ledger)) == [min(ledger.running), max(ledger.running)]
