@@ -74,7 +74,7 @@ def _first_come(ledger: Ledger, assigned: Mapping[str, str] | None = None) -> li
         return []
     places = {name: place for place, name in enumerate(ledger.graph.tasks)}
     waits = [ledger.board.by_rank[rank] for queued in ledger.board.waiting.values() for _, rank in queued]
-    free = fastest(ledger, waiting_kinds(ledger))
+    free = list(fastest(ledger, waiting_kinds(ledger)))
     orders: list[Order] = []
     for task in sorted(waits, key=places.__getitem__):
         want = None if assigned is None else assigned.get(task)
