@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from coordinator.entries import Attempt
 from coordinator.fit import Fit, fit, rather_not
 from coordinator.ledger import Ledger
-from coordinator.slots import Fastest, Place
+from coordinator.slots import Extremes, Fastest, Place
 from workers.tasks import TrainTask
 
-_ALL_RUNNING = 64  # of so many every pair is looked at
+ALL = 64  # of so many every pair is looked at
 _BAND = 0.05  # machines whose speeds differ by less are about as fast
 _SHARE = 16
+_CLIMBERS = 4
 
 
 @dataclass(frozen=True)
@@ -111,33 +112,49 @@ def fastest(ledger: Ledger, kinds: frozenset[str]) -> list[Place]:
 
     Kept until the next slot is taken or comes free: speeds that are measured meanwhile count from then on.
     """
-    if ledger.fastest.changes != ledger.slots.changes:
-        ledger.fastest = Fastest(ledger.slots.changes)
-    if kinds not in ledger.fastest.places:
+    known = ledger.fastest.setdefault(kinds, Fastest())
+    if known.changes != ledger.slots.changes:
         speed, hosts = ledger.estimates.speed, ledger.slots.hosts
-        free = [place for place in ledger.slots.free if not kinds.isdisjoint(hosts[place[0]].joined.kinds)]
-        ledger.fastest.places[kinds] = sorted(free, key=lambda place: (-speed(place[0]), place[1], place[0]))
-    return ledger.fastest.places[kinds]
+        free = (place for place in ledger.slots.free if not kinds.isdisjoint(hosts[place[0]].joined.kinds))
+        known.places = sorted(free, key=lambda place: (-speed(place[0]), place[1], place[0]))
+        known.changes = ledger.slots.changes
+    return known.places
 
 
 def partners(ledger: Ledger) -> Iterable[str]:
     """Running tasks that a task may change places with: all of a small fleet's.
 
-    Of a large one, those with the most and the least before them among machines of about one speed, looked for again
-    once a share of all have committed.
+    Of a large one, those with the most and the least before them among machines of about one speed.
     """
-    if len(ledger.running) <= _ALL_RUNNING:
+    if len(ledger.running) <= ALL:
         return ledger.running
-    known = ledger.partners
-    if known.commits <= 0:
+    return [task for task in _extremes(ledger).partners if task in ledger.running]
+
+
+def climbers(ledger: Ledger) -> Iterable[str]:
+    """Running tasks that may move to a slot that came free: all of a small fleet's.
+
+    Of a large one, the few with the most before them among machines of about one speed. The others are asked at their
+    next commit.
+    """
+    if len(ledger.running) <= ALL:
+        return sorted(ledger.running)
+    return [task for task in _extremes(ledger).climbers if task in ledger.running]
+
+
+def _extremes(ledger: Ledger) -> Extremes:
+    """Looked for again once a share of all that runs has committed."""
+    known = ledger.extremes
+    if known.commits is None or ledger.commits - known.commits > len(ledger.running) // _SHARE:
         bands: dict[int, list[tuple[float, str]]] = defaultdict(list)
         for task, attempt in ledger.running.items():
             band = round(math.log(ledger.estimates.speed(attempt.machine)) / _BAND)
-            bands[band].append((ledger.estimates.level(task), task))
-        known.tasks = [task for band in sorted(bands) for _, task in sorted({min(bands[band]), max(bands[band])})]
-        known.commits = len(ledger.running) // _SHARE
-    known.commits -= 1
-    return [task for task in known.tasks if task in ledger.running]
+            bands[band].append((-ledger.estimates.level(task), task))
+        longest = [sorted(bands[band]) for band in sorted(bands)]
+        known = ledger.extremes = Extremes(ledger.commits)
+        known.partners = [task for tasks in longest for _, task in sorted({tasks[0], tasks[-1]})]
+        known.climbers = [task for tasks in longest for _, task in tasks[:_CLIMBERS]]
+    return known
 
 
 def better_swap(ledger: Ledger, task: str, least_epochs: float, least_moves: float) -> tuple[str, str] | None:

@@ -36,7 +36,7 @@ from coordinator.events import (
 )
 from coordinator.graph import Graph
 from coordinator.retry import ABOUT_MACHINES, AGAINST_MACHINE, GOES_ON, Rules, judge
-from coordinator.slots import Fastest, Partners, Slots
+from coordinator.slots import Extremes, Fastest, Slots
 from workers.tasks import Failure, Outcome, Progress
 
 __all__ = ["Attempt", "Entry", "Ledger", "State"]
@@ -51,13 +51,15 @@ class Ledger:
         self.now = 0.0
         self.stopping = False
         self.finished: str | None = None
-        self.fastest, self.partners = Fastest(), Partners()  # what candidates.py found, kept while it holds
+        self.fastest: dict[frozenset[str], Fastest] = {}  # what candidates.py found, kept while it holds
+        self.extremes = Extremes()  # likewise
         self.slots = Slots()
         self.estimates = Estimates(graph)
         self.running: dict[str, Attempt] = {}
         self.leaving: set[str] = set()  # running tasks that were told to stop, and keep no slot elsewhere
         self.short_of_memory: set[str] = set()  # tasks that ran out of memory somewhere and have no result yet
         self.committed: set[str] = set()  # running tasks that committed since the last tick
+        self.commits = 0  # of the whole run
         self.freed = False  # whether a slot came free since the last tick
         self.heard: OrderedDict[str, None] = OrderedDict()  # running tasks, the one not heard of for longest first
         self.board = Board(graph, self.estimates.level, self._queue)
@@ -200,6 +202,7 @@ class Ledger:
         self.estimates.progressed(progress, self.now)
         if progress.commit is not None:
             attempt.commit = progress.commit
+            self.commits += 1
             self.committed.add(progress.task)
 
     def _ended(self, outcome: Outcome) -> None:

@@ -17,6 +17,7 @@ class Moves:
         self._links: dict[str, float] = {}
         self._last: dict[str, str] = {}  # where a task made its last step
         self._took: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
+        self._typical: dict[str, float] = {}  # the medians of those
         self._all: deque[float] = deque(maxlen=_KEPT * 3)
         self._fleet: float | None = None
 
@@ -33,14 +34,15 @@ class Moves:
         """`task` resumed on `machine` after so many seconds."""
         if self._last.get(task, machine) != machine:
             self._took[machine].append(max(0.0, seconds))
+            self._typical[machine] = statistics.median(self._took[machine])
             self._all.append(max(0.0, seconds))
             self._fleet = statistics.median(self._all)
 
     def seconds(self, machine: str) -> float:
         """What a move to `machine` takes: as measured there, else in the fleet, else by its link."""
-        took = self._took.get(machine)
-        if took:
-            return statistics.median(took)
+        typical = self._typical.get(machine)
+        if typical is not None:
+            return typical
         if self._fleet is not None:
             return self._fleet
         link = self._links.get(machine)

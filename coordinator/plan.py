@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coordinator.candidates import Waiting, better_swap, fastest, fitting, settled, waiting_kinds
+from coordinator.candidates import ALL, Waiting, better_swap, climbers, fastest, fitting, settled, waiting_kinds
 from coordinator.entries import Attempt
 from coordinator.events import Drain, Finish, GiveUp, Kill, Migrate, Order, Probe, Start, Stop
 from coordinator.fit import refusal
@@ -169,7 +169,7 @@ def climb(ledger: Ledger) -> list[Order]:
         return []
     estimates, best, order = ledger.estimates, 0.0, None
     fast = estimates.speed(free[0][0])
-    for task in sorted(ledger.running if ledger.freed else ledger.committed):
+    for task in climbers(ledger) if ledger.freed else sorted(ledger.committed):
         if estimates.speed(ledger.running[task].machine) >= fast or estimates.level(task) <= best:
             continue
         attempt = settled(ledger, task)
@@ -178,7 +178,10 @@ def climb(ledger: Ledger) -> list[Order]:
         for machine, slot in free:
             if estimates.speed(machine) <= estimates.speed(attempt.machine):
                 break
-            if _gains(ledger, task, attempt, machine) and fitting(ledger, task, machine) is not None:
+            if not _gains(ledger, task, attempt, machine):
+                if len(free) > ALL:
+                    break  # the others are slower
+            elif fitting(ledger, task, machine) is not None:
                 best, order = estimates.level(task), Migrate(task, attempt.number, machine, slot)
                 break
     return [] if order is None else [order]

@@ -36,18 +36,19 @@ class Host:
 
 @dataclass
 class Fastest:
-    """Free slots in the order of their speeds, by what they take, as of a state of the slots."""
+    """Free slots in the order of their speeds, as of a state of the slots."""
 
     changes: int = -1
-    places: dict[frozenset[str], list[Place]] = field(default_factory=dict)
+    places: list[Place] = field(default_factory=list)
 
 
 @dataclass
-class Partners:
-    """Tasks that others may change places with, good for so many more commits."""
+class Extremes:
+    """Running tasks of a large fleet that are looked at for all, as of so many commits of the run."""
 
-    commits: int = 0
-    tasks: list[str] = field(default_factory=list)
+    commits: int | None = None
+    partners: list[str] = field(default_factory=list)
+    climbers: list[str] = field(default_factory=list)
 
 
 class Slots:
