@@ -29,8 +29,10 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 # The coordinator's mind: what decides, without a clock, a disk or a network. Each has tests of its own name.
-MIND := events entries board slots ledger plan candidates estimate moves early_stops retry fit graph leaks variants \
-	config folds
+MIND := events entries board slots ledger plan candidates estimate speeds moves early_stops retry fit graph leaks \
+	variants placing config folds replay scenario chance faults simulate simulated_time simulated_store \
+	simulated_attempts simulated_fleet simulated_commits simulated_faults simulated_drivers forecast forecast_basis \
+	forecast_plays machine_lines
 
 coverage: $(INSTALLED)
 	$(BIN)/pytest $(wildcard $(MIND:%=tests/coordinator/test_%.py)) $(MIND:%=--cov=coordinator.%) \
