@@ -35,7 +35,8 @@ MIND := events entries board slots ledger plan candidates estimate speeds moves 
 	forecast_plays machine_lines
 
 coverage: $(INSTALLED)
-	$(BIN)/pytest $(wildcard $(MIND:%=tests/coordinator/test_%.py)) $(MIND:%=--cov=coordinator.%) \
+	$(BIN)/pytest $(wildcard $(MIND:%=tests/coordinator/test_%.py)) tests/coordinator/test_drive.py \
+		tests/coordinator/test_placement.py $(MIND:%=--cov=coordinator.%) \
 		--cov-report=term-missing:skip-covered --cov-fail-under=95
 
 # 2,000 sequences of faults under racing writers; the tests run a short form.
