@@ -34,8 +34,8 @@ from coordinator.ledger import Ledger
 from coordinator.retry import quarantine
 from workers.tasks import Failure, TrainTask
 
-YIELD_EPOCHS, YIELD_MOVES = 8.0, 10.0
-SWAP_EPOCHS, SWAP_MOVES = 3.0, 3.0
+YIELD_EPOCHS, YIELD_MOVES = 10.0, 12.0
+SWAP_EPOCHS, SWAP_MOVES = 2.0, 4.0
 CLIMB_MOVES = 0.5
 FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 60.0, 3600.0
 UNFIT_SECONDS = 600.0  # a larger card may come back or join meanwhile
