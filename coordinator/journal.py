@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from coordinator.events import Event, ResultFound, Start, TaskEnded, Tick, from_json, to_json
+from coordinator.events import Event, Tick, from_json, to_json
 from shared_store.errors import StoreError
 from shared_store.records import canonical_json
 
@@ -57,21 +57,6 @@ class Journal:
 def read_journal(path: Path) -> list[tuple[float, Event]]:
     """(seconds, event) of every whole line. ValueError names a line that is whole and not understood."""
     return list(_events(path.read_bytes()[: _whole_bytes(path)].splitlines()))
-
-
-def run_again(events: Iterable[Event]) -> list[str]:
-    """Tasks that were started although they were done: none, or a law is broken."""
-    done: set[str] = set()
-    again = []
-    for event in events:
-        match event:
-            case TaskEnded(outcome) if outcome.failure is None:
-                done.add(outcome.task)
-            case ResultFound(task):
-                done.add(task)
-            case Start(task) if task in done:
-                again.append(task)
-    return again
 
 
 def _events(lines: Iterable[bytes]) -> Iterator[tuple[float, Event]]:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from coordinator.variants import recipe_of
 from workers.tasks import Failure, Outcome, Task, TrainTask
 
 LONGEST_DELAY_SECONDS = 60.0
@@ -160,11 +161,12 @@ def less_memory(task: Task) -> str:
     if not isinstance(task, TrainTask):
         return "run fewer folds at once with fleet.slots, or use a machine with more memory"
     batch, micro = task.recipe["batch_size"], task.recipe["micro_batch"]
+    section = f"recipes.{name}" if (name := recipe_of(task.name)) else "recipe"
     smaller = None if micro is None else smaller_micro_batch(batch, micro)
     if smaller is None:
-        return "lower recipe.image_size, choose a smaller recipe.model, or use a card with more memory"
+        return f"lower {section}.image_size, choose a smaller {section}.model, or use a card with more memory"
     return (
-        f"set recipe.micro_batch to {smaller}, or to null, which finds what fits: gradients still add up to"
+        f"set {section}.micro_batch to {smaller}, or to null, which finds what fits: gradients still add up to"
         f" batch_size {batch} (a new recipe, so folds already trained are trained again)"
     )
 

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from coordinator.events import Event, ResultFound, Start, TaskEnded
 from shared_store.snapshot import ImageRow
 from workers.tasks import Progress
+
+
+def run_again(events: Iterable[Event]) -> list[str]:
+    """Tasks that a journal starts although they were started although they were done: none, or a law is broken."""
+    done: set[str] = set()
+    again = []
+    for event in events:
+        match event:
+            case TaskEnded(outcome) if outcome.failure is None:
+                done.add(outcome.task)
+            case ResultFound(task):
+                done.add(task)
+            case Start(task) if task in done:
+                again.append(task)
+    return again
 
 
 class RecordingReporter:

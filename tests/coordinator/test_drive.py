@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_fleet import FakeFleet, small_graph
+from support import run_again
 
 from coordinator.config import FleetSection
 from coordinator.drive import drive
@@ -23,7 +24,7 @@ from coordinator.events import (
     TaskEnded,
     Tick,
 )
-from coordinator.journal import Journal, read_journal, run_again
+from coordinator.journal import Journal, read_journal
 from coordinator.ledger import Ledger, State
 from coordinator.placing import rules_of
 from coordinator.plan import plan

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import run_again
 
 from coordinator.events import (
     Drain,
@@ -33,7 +34,7 @@ from coordinator.events import (
     from_json,
     to_json,
 )
-from coordinator.journal import Journal, read_journal, run_again
+from coordinator.journal import Journal, read_journal
 from shared_store.errors import StoreError
 from shared_store.records import canonical_json
 from workers.tasks import Failure, Outcome, Progress

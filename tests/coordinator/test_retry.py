@@ -128,7 +128,9 @@ def test_out_of_memory_goes_on_at_once_with_less_until_nothing_less_is_left_on_t
 def test_what_has_no_smaller_micro_batch_is_given_up_after_three_cards_with_what_would_help() -> None:
     cards = [short(None, "box"), short(None, "attic", 12.0), short(None, "cloud", 16.0)]
     chosen = dataclasses.replace(TASK, recipe={**TASK.recipe, "micro_batch": 6})
-    for task, mend in ((chosen, "set recipe.micro_batch to 4, or to null"), (LABEL, "fleet.slots")):
+    named = dataclasses.replace(chosen, name="teacher/b4/fold0")
+    mends = ("set recipe.micro_batch to 4, or to null", "set recipes.b4.micro_batch to 4", "fleet.slots")
+    for task, mend in zip((chosen, named, LABEL), mends, strict=True):
         assert [judge(task, cards[:n], BUDGETS).again for n in (1, 2, 3)] == [True, True, False]
         assert mend in judge(task, cards, BUDGETS).why
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support import digits_folder
+from support import digits_folder, run_again
 
 from coordinator.events import Event, Progressed, Start, StopRequested
-from coordinator.journal import read_journal, run_again
+from coordinator.journal import read_journal
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--config", str(ROOT / "configs" / "tiny.yaml"), "--folds.count", "2", "--recipe.epochs", "5"]
