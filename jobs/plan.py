@@ -27,6 +27,7 @@ from coordinator.stages import missing
 from coordinator.variants import recipe_lines
 from jobs.console import done
 from jobs.run_command import run_command
+from workers.memory import memory_text
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,12 @@ def _plan(session: Session, asked: _Simulated, arguments: Sequence[str]) -> None
         table.add_row(kind, str(count), str(count - waiting[kind]), str(waiting[kind]))
     session.console.print(table)
     fleet = session.experiment.fleet
-    for line in recipe_lines(session.experiment.variants()):
+    variants = session.experiment.variants()
+    for line in recipe_lines(variants):
         session.say(line)
+    with session.console.status("reckoning what a fold takes of a card's memory"):
+        for variant in (variant for variant in variants if variant.repeat == 0):
+            session.say(f"{f'card memory {variant.recipe_name}'.strip()}: {memory_text(variant.recipe)}")
     session.say(
         f"fleet: {fleet.address or f'this machine, {slots_here(session.experiment)} folds at once without a GPU'}"
     )

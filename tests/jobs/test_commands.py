@@ -158,7 +158,13 @@ def test_a_simulated_plan_tells_the_finish_what_holds_it_up_and_what_would_help(
     machines = ["--machines", "desk:1,attic:0.5:6gb", "--epoch-seconds", "600"]
     assert simulated(tmp_path / "store", str(photos), *machines, "--fleet.pin", "{fold1: attic}") == 0
     shown = capsys.readouterr().out
-    for words in ("teacher/fold1", "expected finish: in", "bottleneck: attic", "one more machine like desk would save"):
+    for words in (
+        "card memory: ",
+        "teacher/fold1",
+        "expected finish: in",
+        "bottleneck: attic",
+        "one more machine like desk would save",
+    ):
         assert words in shown
     assert max(map(len, shown.splitlines()[:-1])) <= 100  # the last line is the next command, whole
     assert not (tmp_path / "store" / "results").exists()
