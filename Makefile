@@ -25,9 +25,8 @@ demo: $(INSTALLED)
 	$(BIN)/foldfleet pipeline demo-data/train --test demo-data/test --config configs/demo.yaml \
 		--store foldfleet-store --run demo
 
-# In the order of their names: by number of tests the longest file, which has few, would come last.
 test: $(INSTALLED)
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 # The coordinator's mind: what decides, without a clock, a disk or a network. Each has tests of its own name.
 MIND := events entries board slots ledger plan candidates estimate speeds moves early_stops retry fit graph leaks \
