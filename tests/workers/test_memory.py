@@ -25,7 +25,7 @@ def small(**keys: object) -> Recipe:
 
 @cache
 def reference(dtype: torch.dtype) -> TrainingMemory:
-    return training_memory(Recipe(model="efficientnet_b4", weights="none", image_size=600, batch_size=3), dtype)
+    return training_memory(Recipe(model="tf_efficientnet_b4", weights="none", image_size=600, batch_size=3), dtype)
 
 
 @pytest.mark.parametrize("dtype", MEASURED, ids=str)
