@@ -13,10 +13,10 @@ from coordinator.ledger import Ledger
 from coordinator.slots import Extremes, Fastest, Place
 from workers.tasks import TrainTask
 
-ALL = 64  # of so many every pair is looked at
+SMALL_FLEET = 64  # running tasks: of no more than these, all are looked at
 _BAND = 0.05  # machines whose speeds differ by less are about as fast
-_SHARE = 16
-_CLIMBERS = 4
+_SHARE = 16  # extremes are looked for anew after the commits of one in so many running tasks
+_CLIMBERS = 4  # of each band
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def partners(ledger: Ledger) -> Iterable[str]:
 
     Of a large one, those with the most and the least before them among machines of about one speed.
     """
-    if len(ledger.running) <= ALL:
+    if len(ledger.running) <= SMALL_FLEET:
         return ledger.running
     return [task for task in _extremes(ledger).partners if task in ledger.running]
 
@@ -134,12 +134,13 @@ def partners(ledger: Ledger) -> Iterable[str]:
 def climbers(ledger: Ledger) -> Iterable[str]:
     """Running tasks that may move to a slot that came free: all of a small fleet's.
 
-    Of a large one, the few with the most before them among machines of about one speed. The others are asked at their
-    next commit.
+    Of a large one, the few with the most before them among machines of about one speed, and those that have just
+    committed: so each is asked once an epoch at least.
     """
-    if len(ledger.running) <= ALL:
+    if len(ledger.running) <= SMALL_FLEET:
         return sorted(ledger.running)
-    return [task for task in _extremes(ledger).climbers if task in ledger.running]
+    known = ledger.committed.union(_extremes(ledger).climbers)
+    return sorted(task for task in known if task in ledger.running)
 
 
 def _extremes(ledger: Ledger) -> Extremes:
@@ -151,9 +152,11 @@ def _extremes(ledger: Ledger) -> Extremes:
             band = round(math.log(ledger.estimates.speed(attempt.machine)) / _BAND)
             bands[band].append((-ledger.estimates.level(task), task))
         longest = [sorted(bands[band]) for band in sorted(bands)]
-        known = ledger.extremes = Extremes(ledger.commits)
-        known.partners = [task for tasks in longest for _, task in sorted({tasks[0], tasks[-1]})]
-        known.climbers = [task for tasks in longest for _, task in tasks[:_CLIMBERS]]
+        known = ledger.extremes = Extremes(
+            ledger.commits,
+            partners=[task for tasks in longest for _, task in sorted({tasks[0], tasks[-1]})],
+            climbers=[task for tasks in longest for _, task in tasks[:_CLIMBERS]],
+        )
     return known
 
 

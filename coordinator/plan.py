@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coordinator.candidates import ALL, Waiting, better_swap, climbers, fastest, fitting, settled, waiting_kinds
+from coordinator.candidates import SMALL_FLEET, Waiting, better_swap, climbers, fastest, fitting, settled, waiting_kinds
 from coordinator.entries import Attempt
 from coordinator.events import Drain, Finish, GiveUp, Kill, Migrate, Order, Probe, Start, Stop
 from coordinator.fit import refusal
@@ -179,7 +179,7 @@ def climb(ledger: Ledger) -> list[Order]:
             if estimates.speed(machine) <= estimates.speed(attempt.machine):
                 break
             if not _gains(ledger, task, attempt, machine):
-                if len(free) > ALL:
+                if len(free) > SMALL_FLEET:
                     break  # the others are slower
             elif fitting(ledger, task, machine) is not None:
                 best, order = estimates.level(task), Migrate(task, attempt.number, machine, slot)

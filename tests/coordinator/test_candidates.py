@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fake_fleet import WORK, small_graph
 
-from coordinator.candidates import Waiting, fastest, fitting, partners, settled
+from coordinator.candidates import SMALL_FLEET, Waiting, climbers, fastest, fitting, partners, settled
 from coordinator.events import Event, MachineJoined, Progressed, Start, Stop, TaskEnded, Tick
 from coordinator.ledger import Ledger
 from coordinator.retry import Needs, Rules
@@ -62,10 +62,30 @@ def test_an_attempt_is_asked_to_move_once_and_not_before_it_was_heard_of() -> No
     assert settled(ledger, task) is None
 
 
-def test_on_a_large_fleet_partners_are_the_extremes_of_a_band_in_an_order_of_their_own() -> None:
-    graph = small_graph(folds=70, rounds=1)
+def fleet_at_work(count: int) -> Ledger:
+    graph = small_graph(folds=count, rounds=1)
     ledger = Ledger(graph)
     for number, task in enumerate(graph.named("teacher/")):
         ledger.apply(MachineJoined(f"machine{number}", 1, WORK, speed=1.0))
         ledger.apply(Start(task, f"machine{number}", 0, 1))
+    return ledger
+
+
+def test_on_a_large_fleet_partners_are_the_extremes_of_a_band_in_an_order_of_their_own() -> None:
+    ledger = fleet_at_work(SMALL_FLEET + 6)
     assert list(partners(ledger)) == [min(ledger.running), max(ledger.running)]
+
+
+def test_a_slot_that_comes_free_is_offered_to_all_of_a_small_fleet() -> None:
+    ledger = fleet_at_work(SMALL_FLEET)
+    assert list(climbers(ledger)) == sorted(ledger.running)
+
+
+def test_on_a_large_fleet_it_is_offered_to_the_longest_and_to_those_that_have_just_committed() -> None:
+    ledger = fleet_at_work(SMALL_FLEET + 6)
+    longest, others = sorted(ledger.running)[:4], sorted(ledger.running)[4:]
+    assert list(climbers(ledger)) == longest  # of one level all: the first by name
+    ledger.apply(Progressed(Progress(others[9], 1, epoch=1, commit=1)))
+    assert list(climbers(ledger)) == sorted([*longest, others[9]])
+    ledger.apply(TaskEnded(Outcome(longest[0], 1, None)))
+    assert longest[0] not in climbers(ledger)
