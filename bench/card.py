@@ -9,7 +9,7 @@ batch, as folds have them:
   allocator  the most that torch's allocator took from the card for them
   images/s   with batches that are there already, and with photos that are read, decoded and augmented on the way
 
-A smaller card is this one with a limit to what this process may allocate: its memory less OUTSIDE_MB for what the
+A smaller card is this one with a limit to what this process may allocate: its memory less DRIVER_MB for what the
 driver and the libraries keep outside of torch. It is no such card: its kernels may want more workspace or less.
 """
 
@@ -29,12 +29,12 @@ import torch
 from bench.step import CLASSES, ready
 from workers.images import ImageSet
 from workers.loop import Learner, compute_dtype, logits_of
+from workers.memory import DRIVER_MB
 from workers.model import initial_model
 from workers.recipe import Recipe
 from workers.repeatable import repeatable
 
 CARDS_GIB = (6, 8)
-OUTSIDE_MB = 512
 DECODERS = 4
 _WARM_UP = 3
 _ALL_MADE = 8  # steps: lookahead makes its own copy of the weights at the sixth
@@ -126,7 +126,7 @@ def report(recipes: Sequence[Recipe], device: str, steps: int, photos: Photos) -
             took = trained(recipe, device, steps, photos, ready(recipe, steps))
         with limited(device, None):
             read = trained(recipe, device, steps, photos, image_set(photos, recipe))
-        limits = {size: size * 2**30 - OUTSIDE_MB * 10**6 for size in CARDS_GIB}
+        limits = {size: size * 2**30 - DRIVER_MB * 10**6 for size in CARDS_GIB}
         fits = [f"{size} GB" for size, limit in limits.items() if fitting(recipe, device, limit, photos)]
         print(
             f"{recipe.precision:9}  {recipe.batch_size:5}   {took.tensors_mb:10.0f}  {took.allocator_mb:12.0f}"

@@ -11,7 +11,6 @@ before it says that memory ran out, so the limit of a card is what is counted he
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,15 +24,17 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from workers.loop import autocast, compute_dtype
 from workers.model import empty_model, prepare_to_train
 from workers.optimize import create_optimizer
 from workers.recipe import Recipe
 
 LIBRARIES_MB = 96.0
 """What cuDNN and cuBLAS work in, within torch's memory: the middle of what docs/gpu.md's measurements leave over."""
-DRIVER_MB = 512.0
+DRIVER_MB = 512
 """What a card loses to the driver and the process; 741 MB on an H100, less on smaller cards."""
 _AUTO = {"32 bits": torch.float32, "16 bits": torch.bfloat16}  # older cards, and Volta and later ones
+_CPU = torch.device("cpu")
 _BLOCK_BYTES = 512  # torch's allocator gives out no less, and only multiples
 _STEPS_TO_ALL_STATE = 6  # Lookahead takes its copy of the weights at the sixth
 
@@ -75,8 +76,7 @@ def training_memory(recipe: Recipe, dtype: torch.dtype, classes: int = 2) -> Tra
 
 def memory_text(recipe: Recipe) -> str:
     """What a fold takes of a card in the precisions that `recipe` may train in, for people."""
-    names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    dtypes = {recipe.precision: names[recipe.precision]} if recipe.precision in names else _AUTO
+    dtypes = _AUTO if recipe.precision == "auto" else {recipe.precision: compute_dtype(recipe, _CPU)}
     found = {name: training_memory(recipe, dtype) for name, dtype in dtypes.items()}
 
     def gigabytes(images: int) -> list[str]:
@@ -157,8 +157,7 @@ def _block_bytes(size: int) -> int:
 
 
 def _forward_and_backward(model: nn.Module, dtype: torch.dtype, images: Tensor, classes: int) -> None:
-    half = dtype != torch.float32
-    with torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext():
+    with autocast(_CPU, dtype):
         logits = model(images.to(memory_format=torch.channels_last))
     loss = functional.cross_entropy(logits.float(), torch.empty(len(images), classes))
     torch.autograd.backward(loss)
