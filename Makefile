@@ -28,7 +28,8 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
-# The coordinator's mind: what decides, without a clock, a disk or a network. Each has tests of its own name.
+# The coordinator's mind: what decides, without a clock, a disk or a network. By the tests of their
+# names, and by those that play or replay whole runs.
 MIND := events entries board slots ledger plan candidates estimate speeds moves early_stops retry fit graph leaks \
 	variants placing config folds replay scenario chance faults simulate simulated_time simulated_store \
 	simulated_attempts simulated_fleet simulated_commits simulated_faults simulated_drivers forecast forecast_basis \

@@ -16,7 +16,7 @@ from workers.tasks import Progress
 
 
 def run_again(events: Iterable[Event]) -> list[str]:
-    """Tasks that a journal starts although they were started although they were done: none, or a law is broken."""
+    """Tasks that a journal starts although they were done: none, or a law is broken."""
     done: set[str] = set()
     again = []
     for event in events:
