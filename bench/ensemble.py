@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import secrets
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -97,7 +98,8 @@ def with_tune(pool: Pool, parts: list[Members], rounds: int) -> None:
 
 @contextlib.contextmanager
 def local_ray() -> Iterator[None]:
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this process alone
     import ray
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")

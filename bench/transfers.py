@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -141,7 +142,8 @@ class _FarClient(Client):
 @contextlib.contextmanager
 def head_client(folder: Path) -> Iterator[Client]:
     """A client of the store in `folder` on the head's disk, at another node of a Ray cluster that both are part of."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this process alone
     import ray
     from head_store import running_head
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

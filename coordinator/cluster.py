@@ -8,34 +8,26 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
 
 import shared_store
 import workers
+from coordinator.access import EMBEDDED_ENVIRONMENT, enter_fleet
 from coordinator.scratch import Scratch
 from shared_store.errors import UserError
 
 CONNECT_SECONDS = 10.0
 OBJECT_STORE_BYTES = 256 * 2**20  # reports and outcomes are small; data goes through the store
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_enable_worker_prestart": "0",  # idle workers that nobody asked for cost seconds and 80 MB each
-    "RAY_prestart_worker_first_driver": "0",
-    # Parts of files that went through the head's store are let go of at once, not a hundred of them at a time.
-    "RAY_free_objects_batch_size": "2",
-    "RAY_free_objects_period_milliseconds": "100",
-}
 
 
 def begin_ray(address: str | None) -> Scratch | None:
     """Connect to the cluster at `address`, or begin a Ray of our own and return its folder. UserError if neither.
 
-    A process that is connected to a cluster stays so.
+    A cluster is entered with its token only. A process that is connected to a cluster stays so.
     """
-    for name, value in RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "foldfleet"}
     if address is not None:
         code = [package.__path__[0] for package in (workers, shared_store)]
@@ -44,11 +36,17 @@ def begin_ray(address: str | None) -> Scratch | None:
                 host, _, port = address.rpartition("://")[2].rpartition(":")
                 socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
             if not ray.is_initialized():
+                enter_fleet(os.environ, Path.home())
+                ray._raylet.Config.initialize("")  # Ray read its variables when it was imported
                 ray.init(address=address, runtime_env={"py_modules": code}, **quiet)
         except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
-            mend = "start the cluster with `ray up cluster.yaml`, or leave out fleet.address to run on this machine"
+            mend = (
+                "start the cluster with `foldfleet up cluster.yaml`, or leave out fleet.address to run on this machine"
+            )
             raise UserError(f"no Ray cluster answers: {error}", where=f"fleet.address {address}", mend=mend) from error
         return None
+    for name, value in EMBEDDED_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     scratch = Scratch()
     with _sigterm_held():
         ray.init(

@@ -8,8 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # One mode for every Ray that a test process begins: the first one's is kept in the process, and actors of a later one
-# of another mode die. Without it, whether a token lies in the home folder would decide.
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# of another mode die. The token is the tests' own: that in the home folder is left alone, and none is made there.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ from racing import Seen, one_round
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from coordinator.cluster import RAY_ENVIRONMENT
+from coordinator.access import EMBEDDED_ENVIRONMENT
 from coordinator.scratch import Scratch
 from shared_store.head import HeadBackend
 from shared_store.retrying import Retrying
@@ -92,7 +92,7 @@ class RunningHead:
 @contextlib.contextmanager
 def running_head(folder: Path) -> Iterator[RunningHead]:
     """Begin a cluster for a store below `folder`, connect to it, and end it."""
-    for name, value in RAY_ENVIRONMENT.items():
+    for name, value in EMBEDDED_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with contextlib.closing(Scratch()) as scratch, contextlib.ExitStack() as ends:
         cluster = Cluster()
