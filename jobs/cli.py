@@ -19,6 +19,9 @@ COMMANDS = {
     "status": "how a run stands",
     "report": "write a run's files and report anew",
     "store": "check a store byte by byte, list it, remove what nobody needs",
+    "up": "begin the fleet that cluster.yaml names",
+    "down": "stop it",
+    "machines": "who is in the fleet",
     "demo": "write the demo photos",
 }
 

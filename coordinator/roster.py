@@ -1,0 +1,79 @@
+"""Who is in a fleet's Ray, asked of its head without joining it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coordinator.access import TOKEN, enter_fleet
+from shared_store.errors import UserError
+
+_CONNECT_SECONDS = 3.0
+_MARK = "machines: "  # login shells print what they like around it
+
+
+@dataclass(frozen=True)
+class Member:
+    """One Ray node. `machine_id` and `name` are what `foldfleet join` gave it; else there are none and its host's."""
+
+    node: str
+    machine_id: str
+    name: str
+    address: str
+    alive: bool
+
+
+def roster(address: str) -> list[Member]:
+    """The nodes that the head at `address` (host:port, or `auto`) knows of, dead ones too. UserError if none answers.
+
+    For a command's main thread and once in a process: Ray reads its variables when it is imported.
+    """
+    enter_fleet(os.environ, Path.home())
+    from ray._private.internal_api import get_state_from_address
+    from ray._private.utils import read_ray_address
+    from ray.exceptions import RaySystemError
+
+    head = (read_ray_address() or "") if address == "auto" else address
+    if not _answers(head):
+        mend = "name the head as HOST:6379, or begin the fleet: foldfleet up cluster.yaml"
+        raise UserError("no Ray answers", where=head or "this machine, where none was begun", mend=mend)
+    state = get_state_from_address(head)
+    try:
+        return [_member(node) for node in state.node_table()]
+    except RaySystemError as error:
+        mend = f"copy the head's {TOKEN} to this machine, and use the head's version of Ray"
+        raise UserError("the head does not let this machine ask", where=head, mend=mend) from error
+    finally:
+        state.disconnect()
+
+
+def to_text(members: Sequence[Member]) -> str:
+    """One line for programs."""
+    return _MARK + json.dumps([asdict(member) for member in members])
+
+
+def from_text(output: str) -> list[Member]:
+    """What a process printed that was asked for such a line; nothing where it failed."""
+    lines = [line for line in output.splitlines() if line.startswith(_MARK)]
+    return [Member(**member) for member in json.loads(lines[-1].removeprefix(_MARK))] if lines else []
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens there: Ray's own client waits most of a minute to find out."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _member(node: dict[str, Any]) -> Member:
+    labels, host = node["Labels"], node["NodeManagerHostname"]
+    machine_id, name = labels.get("foldfleet-id", ""), labels.get("foldfleet-name", host)
+    return Member(node["NodeID"], machine_id, name, node["NodeManagerAddress"], node["Alive"])

@@ -1,0 +1,160 @@
+"""`foldfleet up` and `down` around Ray's launcher: nobody is left out in silence, a fleet at work is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coordinator.access import TOKEN
+from coordinator.fleet_file import read_fleet_file
+from coordinator.launch import JOIN_LOG, Launcher
+from coordinator.remote import Answer
+from coordinator.roster import Member, to_text
+from shared_store.errors import RunFailedError, UserError
+
+HEAD, FIRST, SECOND = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+FINE = Answer(0, "", "")
+
+
+class Machines:
+    """Three machines, Ray's launcher and a clock, all made up. Machines come one with each question."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.path = write_fleet_file(tmp_path)
+        self.alive: list[str] = []
+        self.coming = [HEAD, FIRST, SECOND]
+        self.said: list[str] = []
+        self.launched: list[tuple[Sequence[str], dict[str, str]]] = []
+        self.launcher_ends = 0
+        self.seconds = 0.0
+        self.special: dict[tuple[str, str], Answer] = {}  # by address and the beginning of a command
+        self.asked: list[tuple[str, str]] = []
+
+    def ask(self, address: str, command: str, _seconds: float) -> Answer:
+        self.asked.append((address, command))
+        for (where, beginning), answer in self.special.items():
+            if where == address and command.startswith(beginning):
+                return answer
+        if "machines --json" in command:
+            return self.roster() if self.alive else Answer(1, "", "no Ray answers")
+        return FINE
+
+    def roster(self) -> Answer:
+        members = [Member(address, "", address, address, alive=True) for address in self.alive]
+        if self.coming and self.launched:
+            self.alive.append(self.coming.pop(0))
+        return Answer(0, f"Welcome!\n{to_text(members)}\n", "")
+
+    def launch(self, arguments: Sequence[str], environment: dict[str, str]) -> tuple[int, str]:
+        self.launched.append((arguments, environment))
+        if self.coming and not self.launcher_ends:
+            self.alive.append(self.coming.pop(0))
+        return self.launcher_ends, "first\nlast words"
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def launcher(self) -> Launcher:
+        fleet = read_fleet_file(self.path)
+        return Launcher(self.path, fleet, self.ask, self.launch, self.said.append, lambda: self.seconds, self.sleep)
+
+
+def write_fleet_file(folder: Path, **changes: object) -> Path:
+    """The project's own cluster.yaml as three machines' owner would edit it."""
+    given = yaml.safe_load((Path(__file__).parents[2] / "cluster.yaml").read_text())
+    (folder / "key").touch()
+    given["provider"] |= {"head_ip": HEAD, "worker_ips": [FIRST, SECOND]}
+    given["auth"] |= {"ssh_private_key": str(folder / "key")}
+    given["file_mounts"] = {"~/foldfleet/jobs": str(folder)}
+    path = folder / "cluster.yaml"
+    path.write_text(yaml.safe_dump(given | changes))
+    return path
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Machines:
+    return Machines(tmp_path)
+
+
+def test_a_fleet_is_up_when_every_named_machine_is_there(machines: Machines, tmp_path: Path) -> None:
+    machines.launcher().up(tmp_path, 60.0)
+    arguments, environment = machines.launched[0]
+    assert arguments[:2] == ["up", "-y"] and "--no-restart" not in arguments
+    assert environment["RAY_UP_enable_autoscaler_v2"] == "0" and environment["RAY_AUTH_MODE"] == "token"
+    assert (tmp_path / TOKEN).read_text() and machines.said[-1] == "3 of 3 machines are there"
+
+
+def test_a_fleet_at_work_is_not_restarted(machines: Machines, tmp_path: Path) -> None:
+    machines.alive, machines.coming = [HEAD, FIRST], [SECOND]
+    machines.launcher().up(tmp_path, 60.0)
+    assert "--no-restart" in machines.launched[0][0]
+
+
+def test_who_does_not_come_is_named_with_the_reason_and_the_log(machines: Machines, tmp_path: Path) -> None:
+    machines.coming = [HEAD]
+    machines.special[FIRST, f"tail -n 8 {JOIN_LOG}"] = Answer(0, "looking\nthe token is another fleet's\n", "")
+    machines.special[SECOND, ""] = Answer(255, "", "ssh: connect to host: No route to host")
+    with pytest.raises(RunFailedError) as caught:
+        machines.launcher().up(tmp_path, 10.0)
+    text = str(caught.value)
+    assert "2 of 3 machines did not come" in text and "No route to host" in text
+    assert f"{FIRST}: the token is another fleet's" in text and f"{FIRST}:{JOIN_LOG}" in text and HEAD not in text
+    assert any("No route to host" in line for line in machines.said)  # told before the long wait
+
+
+def test_a_machine_that_never_began_to_join_is_told_of_from_the_heads_log(machines: Machines, tmp_path: Path) -> None:
+    machines.coming = [HEAD, SECOND]
+    machines.special[FIRST, "tail"] = Answer(1, "", "No such file or directory")
+    machines.special[HEAD, "grep"] = Answer(0, "pip install failed there", "")
+    with pytest.raises(RunFailedError, match="pip install failed there"):
+        machines.launcher().up(tmp_path, 10.0)
+
+
+def test_without_the_head_nothing_is_begun(machines: Machines, tmp_path: Path) -> None:
+    machines.special[HEAD, "for needed"] = Answer(0, "it lacks rsync\n", "")
+    with pytest.raises(UserError, match="it lacks rsync"):
+        machines.launcher().up(tmp_path, 10.0)
+    assert not machines.launched
+
+
+def test_a_launcher_that_fails_shows_its_last_lines(machines: Machines, tmp_path: Path) -> None:
+    machines.launcher_ends = 1
+    with pytest.raises(UserError, match="last words"):
+        machines.launcher().up(tmp_path, 10.0)
+
+
+def test_down_stops_every_machine_and_names_those_that_it_cannot_reach(machines: Machines) -> None:
+    machines.launcher().down()
+    stopped = [address for address, command in machines.asked if "ray stop" in command]
+    assert sorted(stopped) == [HEAD, FIRST, SECOND] and machines.launched[0][0][0] == "down"
+    machines.special[SECOND, "ray stop"] = Answer(255, "", "no route")
+    with pytest.raises(RunFailedError, match=f"{SECOND}: no route"):
+        machines.launcher().down()
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"provider": {"type": "aws"}}, "Input should be 'local'"),
+        ({"provider": {"type": "local", "head_ip": "192.0.2.10", "worker_ips": []}}, "is an example"),
+        ({"provider": {"type": "local", "head_ip": HEAD, "worker_ips": [HEAD, FIRST]}}, "stands there twice"),
+        ({"min_workers": 1}, "min_workers 1"),
+        ({"auth": {"ssh_user": "me", "ssh_private_key": "/nowhere"}}, "there is no"),
+        ({"file_mounts": {"~/foldfleet/jobs": "nowhere"}}, "there is no nowhere here"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, changes: dict[str, object], what: str) -> None:
+    with pytest.raises(UserError, match=what) as caught:
+        read_fleet_file(write_fleet_file(tmp_path, **changes))
+    assert str(tmp_path / "cluster.yaml") in caught.value.where
+
+
+def test_no_file_and_no_yaml_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read_fleet_file(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_fleet_file(tmp_path / "bad.yaml")
