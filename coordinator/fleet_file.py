@@ -86,7 +86,7 @@ def _check(fleet: FleetFile, path: Path) -> None:
             "there is no such key", where=f"{path}: ssh_private_key {fleet.auth.ssh_private_key}", mend=mend
         )
     for target, source in fleet.file_mounts.items():
-        if not Path(source).expanduser().exists():
+        if not source.startswith("~") and not Path(source).exists():  # the token may not be made yet
             where = f"{path}: file_mounts {target}"
             raise UserError(f"there is no {source} here", where=where, mend="run this in the project's folder")
 

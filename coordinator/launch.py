@@ -7,6 +7,7 @@ power, depending on one flag, starts one worker too few without a variable, and 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ _LAUNCH_SECONDS = 1800.0  # the first time every machine downloads torch
 _ASK_SECONDS = 30.0
 _POLL_SECONDS = 2.0
 _NEEDED = "for needed in rsync python3; do command -v $needed > /dev/null || echo it lacks $needed; done"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_LAUNCHERS = re.compile(r"\d{4}-\d\d-\d\d |\s|Traceback|Shared connection|click\.|Warning: Permanently|Error: Failed")
 _STOP = (
     "ray stop --force > /dev/null 2>&1; rm -rf /tmp/ray; "
     "! pgrep -u $(id -u) -f '[r]aylet/raylet|[g]cs_server|[w]orkers.apart'"
@@ -43,6 +46,7 @@ class Launcher:
     fleet: FleetFile
     ask: Ask
     launch: Launch
+    log: Path  # what Ray's launcher says
     say: Say
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -57,19 +61,20 @@ class Launcher:
         head = self.fleet.provider.head_ip
         if head in reached:
             raise UserError(f"the head does not do: {reached[head]}", where=head, mend=self._ssh_line(head))
-        keep = ["--no-restart"] if self._alive() else []
+        keep = ["--no-restart"] if _alive(self._ask_head()) else []
         self.say(f"ray up: {'the head is at work' if keep else 'the head begins'}, {len(self.fleet.machines)} machines")
         code, said = self.launch(["up", "-y", "--no-config-cache", *keep, str(self.path)], _launcher_environment())
         if code:
-            mend = f"the last lines:\n{_end(said, 12)}"
-            raise UserError(f"`ray up` failed with exit code {code}", where=str(self.path), mend=mend)
+            said_there = "\n  ".join(_words(said)[-8:])
+            what = f"`ray up` failed with exit code {code}:\n  {said_there}\n"
+            raise UserError(what, where=f"{self.path}, {head}", mend=f"mend that; the whole log is {self.log}")
         self._await(wait_seconds)
 
     def down(self) -> None:
         """Stop Ray on every named machine. RunFailedError names those where that is not sure."""
-        code, said = self.launch(["down", "-y", str(self.path)], _launcher_environment())
+        code, _ = self.launch(["down", "-y", str(self.path)], _launcher_environment())
         if code:
-            self.say(f"ray down: exit code {code}: {_end(said, 1)}; going on with each machine")
+            self.say(f"ray down: exit code {code} ({self.log}); going on with each machine")
         left = {address: answer.why for address, answer in self._everywhere(_STOP, 90.0).items() if answer.code}
         if left:
             lines = "\n".join(f"  {address}: {why}" for address, why in left.items())
@@ -87,7 +92,8 @@ class Launcher:
         """Wait until every named machine is alive."""
         deadline, before = self.clock() + wait_seconds, -1
         while True:
-            alive = self._alive()
+            answer = self._ask_head()
+            alive = _alive(answer)
             missing = [address for address in self.fleet.machines if address not in alive]
             if len(alive) != before:
                 self.say(f"{len(self.fleet.machines) - len(missing)} of {len(self.fleet.machines)} machines are there")
@@ -95,17 +101,18 @@ class Launcher:
             if not missing:
                 return
             if self.clock() > deadline:
-                raise RunFailedError(self._why_missing(missing))
+                raise RunFailedError(self._why_missing(missing, answer))
             self.sleep(_POLL_SECONDS)
 
-    def _alive(self) -> frozenset[str]:
-        """Addresses that the head counts as alive; none where no head answers."""
-        answer = self.ask(self.fleet.provider.head_ip, "foldfleet machines --json", _ASK_SECONDS)
-        return frozenset(member.address for member in from_text(answer.output) if member.alive)
+    def _ask_head(self) -> Answer:
+        """What the head says of who is there."""
+        return self.ask(self.fleet.provider.head_ip, "foldfleet machines --json", _ASK_SECONDS)
 
-    def _why_missing(self, missing: Sequence[str]) -> str:
+    def _why_missing(self, missing: Sequence[str], of_head: Answer) -> str:
         """Each machine that did not come, with the reason and the end of its log."""
         lines = [f"{len(missing)} of {len(self.fleet.machines)} machines did not come:"]
+        if of_head.code:
+            lines.append(f"  the head cannot say who is there: {of_head.why}")
         for address in missing:
             log = self.ask(address, f"tail -n 8 {JOIN_LOG}", _ASK_SECONDS)
             if log.code == 255:
@@ -128,6 +135,11 @@ class Launcher:
 
     def _ssh_line(self, address: str) -> str:
         return f"try: ssh -i {self.fleet.auth.ssh_private_key} {self.fleet.auth.ssh_user}@{address}"
+
+
+def _alive(answer: Answer) -> frozenset[str]:
+    """Addresses that the head counts as alive; none where no head answers."""
+    return frozenset(member.address for member in from_text(answer.output) if member.alive)
 
 
 def launch_by_ray(log: Path) -> Launch:
@@ -157,5 +169,7 @@ def _launcher_environment() -> dict[str, str]:
     return {**os.environ, **ray_environment(), "RAY_UP_enable_autoscaler_v2": "0"}
 
 
-def _end(text: str, lines: int) -> str:
-    return "\n".join(text.strip().splitlines()[-lines:])
+def _words(said: str) -> list[str]:
+    """What the machine's own commands printed, without the launcher's timestamps, colours and tracebacks."""
+    lines = [_COLOUR.sub("", line).rstrip() for line in said.splitlines()]
+    return [line for line in lines if line and not _LAUNCHERS.match(line)]

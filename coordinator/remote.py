@@ -40,10 +40,11 @@ class Remote:
 
     def run(self, address: str, command: str, seconds: float) -> Answer:
         """Run a shell command as a login there would, with the PATH that the launcher's set-up left."""
+        within = f"source ~/.bashrc; {command}"  # as Ray's launcher does it
         line = ["ssh", *(("-F", self.settings) if self.settings else ()), "-i", str(self.key)]
         line += ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_SECONDS}"]
         line += ["-o", "StrictHostKeyChecking=accept-new", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]
-        line += ["-o", "LogLevel=ERROR", f"{self.user}@{address}", f"bash --login -i -c {shlex.quote(command)}"]
+        line += ["-o", "LogLevel=ERROR", f"{self.user}@{address}", f"bash --login -i -c {shlex.quote(within)}"]
         try:
             ran = subprocess.run(
                 line, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL, check=False

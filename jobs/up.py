@@ -33,9 +33,9 @@ def main(arguments: Sequence[str]) -> int:
 def launcher(path: Path, log: str) -> Launcher:
     """The fleet of a file, and Ray's launcher with a log of its own."""
     fleet = read_fleet_file(path)
-    launch = launch_by_ray(Path.home() / ".foldfleet" / log)
+    path_of_log = Path.home() / ".foldfleet" / log
     remote = Remote(fleet.auth.ssh_user, fleet.key, os.environ.get("FOLDFLEET_SSH_CONFIG"))
-    return Launcher(path, fleet, remote.run, launch, print)
+    return Launcher(path, fleet, remote.run, launch_by_ray(path_of_log), path_of_log, print)
 
 
 def _up(arguments: Sequence[str]) -> None:

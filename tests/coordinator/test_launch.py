@@ -16,6 +16,15 @@ from coordinator.roster import Member, to_text
 from shared_store.errors import RunFailedError, UserError
 
 HEAD, FIRST, SECOND = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+LOG = Path("up.log")
+LAUNCHER_SAYS = """\
+2026-11-24 21:55:27,230	VVINFO command_runner.py:401 -- Full command is `ssh -tt ...`
+no room left on the disk
+Shared connection to 10.78.0.1 closed.
+Traceback (most recent call last):
+  File "updater.py", line 172, in run
+\x1b[39m
+"""
 FINE = Answer(0, "", "")
 
 
@@ -52,14 +61,16 @@ class Machines:
         self.launched.append((arguments, environment))
         if self.coming and not self.launcher_ends:
             self.alive.append(self.coming.pop(0))
-        return self.launcher_ends, "first\nlast words"
+        return self.launcher_ends, LAUNCHER_SAYS
 
     def sleep(self, seconds: float) -> None:
         self.seconds += seconds
 
     def launcher(self) -> Launcher:
         fleet = read_fleet_file(self.path)
-        return Launcher(self.path, fleet, self.ask, self.launch, self.said.append, lambda: self.seconds, self.sleep)
+        return Launcher(
+            self.path, fleet, self.ask, self.launch, LOG, self.said.append, lambda: self.seconds, self.sleep
+        )
 
 
 def write_fleet_file(folder: Path, **changes: object) -> Path:
@@ -113,6 +124,12 @@ def test_a_machine_that_never_began_to_join_is_told_of_from_the_heads_log(machin
         machines.launcher().up(tmp_path, 10.0)
 
 
+def test_a_head_that_cannot_say_who_is_there_is_no_empty_fleet(machines: Machines, tmp_path: Path) -> None:
+    machines.special[HEAD, "foldfleet machines"] = Answer(1, "", "No module named 'jobs'")
+    with pytest.raises(RunFailedError, match="cannot say who is there: No module named 'jobs'"):
+        machines.launcher().up(tmp_path, 10.0)
+
+
 def test_without_the_head_nothing_is_begun(machines: Machines, tmp_path: Path) -> None:
     machines.special[HEAD, "for needed"] = Answer(0, "it lacks rsync\n", "")
     with pytest.raises(UserError, match="it lacks rsync"):
@@ -120,10 +137,11 @@ def test_without_the_head_nothing_is_begun(machines: Machines, tmp_path: Path) -
     assert not machines.launched
 
 
-def test_a_launcher_that_fails_shows_its_last_lines(machines: Machines, tmp_path: Path) -> None:
+def test_a_launcher_that_fails_shows_what_the_machine_said(machines: Machines, tmp_path: Path) -> None:
     machines.launcher_ends = 1
-    with pytest.raises(UserError, match="last words"):
+    with pytest.raises(UserError, match="exit code 1:\n  no room left on the disk\n") as caught:
         machines.launcher().up(tmp_path, 10.0)
+    assert str(LOG) in caught.value.mend
 
 
 def test_down_stops_every_machine_and_names_those_that_it_cannot_reach(machines: Machines) -> None:
