@@ -25,8 +25,8 @@ _FLEET_ENVIRONMENT: Mapping[str, str] = {
     # A machine that lost its power is noticed in about 10 seconds instead of 7 minutes.
     "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
-    "RAY_health_check_period_ms": "3000",
-    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # Ray calls several machines there experimental, and asks for this
     "OMP_NUM_THREADS": "1",
