@@ -19,6 +19,7 @@ COMMANDS = {
     "status": "how a run stands",
     "report": "write a run's files and report anew",
     "store": "check a store byte by byte, list it, remove what nobody needs",
+    "join": "this machine joins a fleet, or begins one (--head)",
     "demo": "write the demo photos",
 }
 
