@@ -22,6 +22,7 @@ COMMANDS = {
     "up": "begin the fleet that cluster.yaml names",
     "down": "stop it",
     "machines": "who is in the fleet",
+    "join": "this machine joins a fleet, or begins one (--head)",
     "demo": "write the demo photos",
 }
 

@@ -1,0 +1,101 @@
+"""This machine joins a fleet's cluster, or begins it with --head."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from coordinator.access import ensure_token, enter_fleet
+from coordinator.joining import Door, RayCommands, address_in, deadline, enter, outward_address, own_address
+from jobs.console import command, done
+from shared_store.errors import UserError
+from workers.identity import machine_id
+from workers.probe import LABELS
+
+
+@dataclass(frozen=True)
+class Join:
+    """This machine joins the cluster at HOST:PORT, or begins one with --head."""
+
+    address: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[HOST:PORT]")] = ""
+    head: bool = False
+    """Begin the cluster here."""
+    name: str = ""
+    """What the fleet calls this machine (its host name)."""
+    until: str | None = None
+    """The time of day when it leaves, such as 18:00."""
+    labels: str | None = None
+    """Words for rules on placement, such as quiet,attic."""
+    node_ip: str | None = None
+    """This machine's address, where the one towards the head is not right."""
+    cpus: int | None = None
+    gpus: int | None = None
+    port: int = 6379
+    dashboard_host: str = "127.0.0.1"
+    autoscaling_config: str | None = None
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command("join", _join, arguments)
+
+
+def _join(arguments: Sequence[str]) -> None:
+    kind = tyro.conf.FlagCreatePairsOff[Join]
+    given: Join = tyro.cli(kind, prog="foldfleet join", description=__doc__, args=list(arguments))
+    if given.head == bool(given.address):
+        raise UserError("say either HOST:PORT or --head", where="foldfleet join", mend="foldfleet join HEAD:6379")
+    name = given.name or socket.gethostname()
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", name):
+        raise UserError(f"{name} cannot be a name", where="--name", mend="letters, digits, dots and dashes, 63 at most")
+    until = deadline(given.until, datetime.datetime.now().astimezone()) if given.until else None
+    environment = dict(os.environ)
+    if given.labels is not None:
+        environment[LABELS] = given.labels
+    if given.head:
+        ensure_token(Path.home())
+    enter_fleet(environment, Path.home())
+    if (Path.home() / ".ray" / "auth_token").is_file():
+        ensure_token(Path.home())  # for its owner's eyes alone, whoever copied it here
+    if given.head:
+        launchers = given.autoscaling_config
+        node_ip = given.node_ip or (launchers and address_in(launchers)) or outward_address()
+    else:
+        print(f"asking {given.address} ...", flush=True)
+        node_ip = given.node_ip or own_address(given.address)
+    door = Door(
+        head=given.address or None,
+        machine=machine_id(Path.home() / ".foldfleet"),
+        name=name,
+        node_ip=node_ip,
+        until=until,
+        cpus=given.cpus,
+        gpus=given.gpus,
+        port=given.port,
+        dashboard_host=given.dashboard_host,
+        autoscaling_config=given.autoscaling_config,
+    )
+    enter(door, RayCommands(environment), print, _Clock())
+    step = f"foldfleet join {node_ip}:{given.port} on each other machine" if given.head else "foldfleet status there"
+    done(f"{name} ({node_ip}) is in the fleet", step)
+
+
+class _Clock:
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
