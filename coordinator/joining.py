@@ -8,6 +8,7 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -82,14 +83,6 @@ class Ray(Protocol):
     def ask(self, head: str) -> Told: ...
 
 
-class Clock(Protocol):
-    """The time that passes while a machine waits."""
-
-    def now(self) -> float: ...
-
-    def sleep(self, seconds: float) -> None: ...
-
-
 @dataclass(frozen=True)
 class RayCommands:
     """Ray itself, in child processes that have `environment`."""
@@ -106,7 +99,13 @@ class RayCommands:
         return Told(told["ray"], told["python"], told["alive"])
 
 
-def enter(door: Door, ray: Ray, tell: Callable[[str], None], clock: Clock) -> None:
+def enter(
+    door: Door,
+    ray: Ray,
+    tell: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Check the versions, begin Ray here and wait until the head counts this machine among the living."""
     before: set[str] = set()  # the same machine may still be counted alive under an address it no longer has
     if door.head is not None:
@@ -116,13 +115,13 @@ def enter(door: Door, ray: Ray, tell: Callable[[str], None], clock: Clock) -> No
     tell("starting Ray ...")
     ray.start(door.line())
     head = door.head or f"{door.node_ip}:{door.port}"
-    ends = clock.now() + ALIVE_SECONDS
+    ends = clock() + ALIVE_SECONDS
     while not _sees(ray.ask(head), door.machine, before):
-        if clock.now() > ends:
+        if clock() > ends:
             mend = "read raylet.out in /tmp/ray/session_latest/logs here; open the ports between them in both firewalls"
             raise UserError(f"the head does not see {door.name} after {ALIVE_SECONDS:.0f} s", where=head, mend=mend)
         tell(f"waiting until {head} sees {door.name} ...")
-        clock.sleep(2.0)
+        sleep(2.0)
 
 
 def _sees(told: Told, machine: str, before: set[str]) -> bool:

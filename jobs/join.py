@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,17 +83,13 @@ def _join(arguments: Sequence[str]) -> None:
         dashboard_host=given.dashboard_host,
         autoscaling_config=given.autoscaling_config,
     )
-    enter(door, RayCommands(environment), print, _Clock())
-    step = f"foldfleet join {node_ip}:{given.port} on each other machine" if given.head else "foldfleet status there"
+    enter(door, RayCommands(environment), print)
+    step = (
+        f"foldfleet join {node_ip}:{given.port} on each other machine"
+        if given.head
+        else f"foldfleet machines {given.address}"
+    )
     done(f"{name} ({node_ip}) is in the fleet", step)
-
-
-class _Clock:
-    def now(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 if __name__ == "__main__":

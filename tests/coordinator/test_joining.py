@@ -41,7 +41,7 @@ def test_a_machine_waits_for_its_new_node_and_not_for_the_one_it_was_before() ->
     mine = {"foldfleet-id": DOOR.machine}
     script = Script({"old": mine}, {"old": mine}, {"old": mine, "new": mine})
     told: list[str] = []
-    enter(DOOR, script, told.append, script)
+    enter(DOOR, script, told.append, script.now, script.sleep)
     assert script.time == 2.0
     assert any("attic" in line for line in told)
     [words] = script.started
@@ -53,14 +53,14 @@ def test_a_machine_waits_for_its_new_node_and_not_for_the_one_it_was_before() ->
 def test_other_versions_are_refused_before_ray_starts() -> None:
     script = Script({}, ray="1.0")
     with pytest.raises(UserError, match=r"the head 1\.0"):
-        enter(DOOR, script, print, script)
+        enter(DOOR, script, print, script.now, script.sleep)
     assert not script.started
 
 
 def test_a_head_that_never_sees_the_machine_is_named_after_a_minute() -> None:
     script = Script({"other": {"foldfleet-id": "cd" * 8}})
     with pytest.raises(UserError, match="does not see attic") as caught:
-        enter(DOOR, script, print, script)
+        enter(DOOR, script, print, script.now, script.sleep)
     assert caught.value.where == DOOR.head
 
 
