@@ -69,10 +69,11 @@ class Footprint:
         memories = [(self.full if bits == 32 else self.half, bits) for bits in kinds]
         most, least = self._counts()[0], min(self._least(memory) for memory, _ in memories)
 
-        def gigabytes(images: int) -> str:
-            return ", ".join(f"{memory.card_mb(images) / 1e3:.1f} GB in {bits} bits" for memory, bits in memories)
+        def gigabytes(images: int) -> list[str]:
+            return [f"{memory.card_mb(images) / 1e3:.1f} GB" for memory, _ in memories]
 
-        return gigabytes(most) + (f" (with micro_batch {least}: {gigabytes(least)})" if least < most else "")
+        whole = ", ".join(f"{size} in {bits} bits" for size, (_, bits) in zip(gigabytes(most), memories, strict=True))
+        return whole + (f" (with micro_batch {least}: {', '.join(gigabytes(least))})" if least < most else "")
 
     def fits_text(self, memory_gb: float, bits: int | None) -> str:
         """How a card of `memory_gb` takes it, for people; for `auto` where its precision is not known, both ways."""
