@@ -27,9 +27,9 @@ import numpy as np
 import torch
 
 from bench.step import CLASSES, ready
+from workers.footprint import DRIVER_MB
 from workers.images import ImageSet
 from workers.loop import Learner, compute_dtype, logits_of
-from workers.memory import DRIVER_MB
 from workers.model import initial_model
 from workers.recipe import Recipe
 from workers.repeatable import repeatable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from coordinator.config import FleetSection
@@ -28,6 +28,7 @@ from coordinator.placing import rules_of
 from coordinator.plan import plan
 from shared_store.commits import read_result
 from shared_store.store import Store
+from workers.footprint import Footprint
 from workers.tasks import Progress
 
 Watch = Callable[[Event, Ledger], None]
@@ -47,14 +48,16 @@ def drive(
     journal: Journal,
     watch: Watch,
     stop: Callable[[], bool],
+    footprints: Mapping[str, Footprint] | None = None,
 ) -> Ledger:
     """Bring every task of `graph` to its result, as far as that can be done, and return the final ledger.
 
-    Tasks whose result stands in the store are not run. `clock` gives seconds; `stop` is asked every turn, and
-    once it is true running tasks commit and end: `ledger.stopping` then, and `ledger.all_done` is false.
+    Tasks whose result stands in the store are not run. `footprints`: what folds take of a card, by recipe, where
+    that was reckoned. `clock` gives seconds; `stop` is asked every turn, and once it is true running tasks commit and
+    end: `ledger.stopping` then, and `ledger.all_done` is false.
     Exceptions (a second Ctrl-C) pass through: the caller closes the fleet in any case.
     """
-    ledger = Ledger(graph, rules_of(settings, graph))
+    ledger = Ledger(graph, rules_of(settings, graph, footprints))
     turn = _Turn(ledger, journal, watch)
     turn.take(_tick(clock))
     turn.take(RunBegan(tuple(graph.tasks)))

@@ -31,6 +31,7 @@ class MachineJoined:
     labels: tuple[str, ...] = ()
     speed: float | None = None  # of a slot, relative to any one reference for the whole fleet; None: not measured
     link_mb_per_second: float | None = None  # to the store
+    bits: int | None = None  # in which `precision: auto` trains there, 16 or 32; None: not known
 
 
 @dataclass(frozen=True)

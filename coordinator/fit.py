@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from coordinator.events import MachineJoined
 from coordinator.retry import Ended, Needs, cards_text, less_memory, next_micro_batch, too_small
-from workers.tasks import Failure, Task
+from coordinator.variants import recipe_of, section_of
+from shared_store.errors import UserError
+from workers.footprint import Footprint
+from workers.tasks import Failure, Task, TrainTask
 
 
 @dataclass(frozen=True)
@@ -24,17 +27,20 @@ _EQUAL = 1.05  # cards of one size differ by what their drivers keep
 def fit(task: Task, needs: Needs | None, pin: str | None, history: Sequence[Ended], host: MachineJoined) -> Fit | None:
     """How `task` may start on `host`, or None: kind not taken, pinned elsewhere, needs not met, out of memory before.
 
-    A machine whose memory is not known counts as large enough until it ran out of it.
+    A machine whose memory is not known counts as large enough until it ran out of it. What a fold takes of a card was
+    reckoned, or is not known either.
     """
-    if task.kind not in host.kinds or (pin is not None and pin != host.machine):
+    if not _allowed(task, needs, pin, host):
         return None
-    if needs is not None and not _met(needs, host):
+    room = _room(needs, host)
+    if room == 0:
         return None
+    reckoned = None if room is None or room == _most(task) else room
     short = [end for end in history if end.outcome.failure is Failure.OUT_OF_MEMORY and _no_more(host, end)]
     if not short:
-        return WHOLE
+        return Fit(reckoned)
     size = next_micro_batch(task, short)
-    return None if size is None else Fit(size)
+    return None if size is None else Fit(min(size, reckoned or size))
 
 
 def refusal(
@@ -53,15 +59,56 @@ def refusal(
     if not met:
         assert needs is not None
         return _unmet(needs, left)
+    if (largest := largest_too_small(task, needs, pin, met)) is not None and needs is not None:
+        refused = memory_refusal(task, needs, largest)
+        return f"{refused.what}\n  mend:  {refused.mend}"
     return (
         f"{cards_text(task, too_small(task, history))}; no machine here has more memory\n  mend:  {less_memory(task)}"
     )
+
+
+def largest_too_small(
+    task: Task, needs: Needs | None, pin: str | None, hosts: Sequence[MachineJoined]
+) -> MachineJoined | None:
+    """The one with the most memory of all machines that may run `task` if each one's card was reckoned too small."""
+    able = [host for host in hosts if _allowed(task, needs, pin, host)]
+    if not able or any(_room(needs, host) != 0 for host in able):
+        return None
+    return max(able, key=lambda host: (host.memory_gb or 0.0, -(host.bits or 0), host.machine))
+
+
+def memory_refusal(task: Task, needs: Needs, largest: MachineJoined, spared: Footprint | None = None) -> UserError:
+    """The words for a task that not even the `largest` card is large enough for; `spared` as in a footprint's."""
+    assert needs.footprint is not None and largest.memory_gb is not None, f"nothing was reckoned of {task.name}"
+    where = f"the largest card here, of {largest.machine},"
+    section = section_of(recipe_of(task.name))
+    return needs.footprint.refusal(section, largest.memory_gb, largest.bits, where, spared)
 
 
 def rather_not(history: Sequence[Ended]) -> frozenset[str]:
     """Machines where it crashed or hung: it goes elsewhere while there is an elsewhere."""
     bad = (Failure.CRASHED, Failure.HUNG)
     return frozenset(end.machine for end in history if end.outcome.failure in bad)
+
+
+def _allowed(task: Task, needs: Needs | None, pin: str | None, host: MachineJoined) -> bool:
+    """Whether `task` may run on `host` by what people said, memory that nobody spoke of aside."""
+    return task.kind in host.kinds and pin in (None, host.machine) and (needs is None or _met(needs, host))
+
+
+def _room(needs: Needs | None, host: MachineJoined) -> int | None:
+    """How many images at once the card of `host` has room for, 0: not for one; None: nothing is known against it.
+
+    Memory of a machine without a card is not shared out by anybody: what it can do is tried.
+    """
+    if needs is None or needs.footprint is None or not host.gpu or host.memory_gb is None:
+        return None
+    return needs.footprint.images(host.memory_gb, host.bits) or 0
+
+
+def _most(task: Task) -> int | None:
+    """How many images a task has on the card at once where there is room."""
+    return task.recipe["micro_batch"] or task.recipe["batch_size"] if isinstance(task, TrainTask) else None
 
 
 def _met(needs: Needs, host: MachineJoined) -> bool:

@@ -61,6 +61,11 @@ Search = Callable[[SearchTask, Store], Result]
 class Fleet(Protocol):
     """What the loop drives: Ray, or a fake."""
 
+    @property
+    def has_cards(self) -> bool:
+        """Whether any machine that Ray knows of has a card."""
+        return bool(ray.cluster_resources().get("GPU", 0) > 0)
+
     def discover(self) -> list[Fact]:
         """Machines that joined or left since the last call."""
 
@@ -114,6 +119,11 @@ class RayFleet:
         self._outbox: list[Fact] = [MachineJoined(DRIVER, 1, (SearchTask.kind,))]
         self._ends_ray = not ray.is_initialized()  # else it was for a store on the head, and goes on to be
         self.scratch = begin_ray(settings.address)
+
+    @property
+    def has_cards(self) -> bool:
+        """Whether any machine that Ray knows of has a card."""
+        return bool(ray.cluster_resources().get("GPU", 0) > 0)
 
     def discover(self) -> list[Fact]:
         facts, self._outbox = self._outbox, []

@@ -151,7 +151,8 @@ class _Watched:
         for name, joined in sorted(self.machines.items()):
             speed = self._estimates.speed(name)
             about = (joined.memory_gb, joined.system, joined.labels, speed)
-            machines.append(MachineModel(name, speed, joined.slots, joined.kinds, *about))
+            slots, kinds = joined.slots, joined.kinds
+            machines.append(MachineModel(name, speed, slots, kinds, *about, gpu=joined.gpu, bits=joined.bits))
         seconds = {
             name: self._estimates.epoch_seconds(name, "").middle  # a machine of which nothing is known has speed 1
             for name, task in self._graph.tasks.items()

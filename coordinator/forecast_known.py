@@ -10,27 +10,35 @@ from collections import defaultdict
 from coordinator.config import Experiment
 from coordinator.data import RunData
 from coordinator.estimate import work_key
+from coordinator.events import ResultFound
+from coordinator.footprints import Footprints, fit_lines, refuse_too_large
 from coordinator.forecast_basis import Basis, Standing, learned, machines_of
 from coordinator.forecast_plays import Question
 from coordinator.graph import Graph
 from coordinator.journal import read_journal
+from coordinator.ledger import Ledger
 from coordinator.moves import Moves
 from coordinator.placing import rules_of
 from coordinator.run_files import JOURNAL
 from coordinator.scenario import MachineModel
 from coordinator.session import Session
+from coordinator.simulated_fleet import joined
 from shared_store.commits import last_commit, read_result
 from shared_store.store import Store
 from workers.recipe import Recipe
 from workers.tasks import TrainTask
 
 
-def ask(session: Session, data: RunData, graph: Graph, machines: str | None, epoch_seconds: float | None) -> Question:
+def ask(
+    session: Session, data: RunData, machines: str | None, epoch_seconds: float | None, footprints: Footprints
+) -> Question:
     """The question of how the run would go on from here.
 
     `machines`: a text as `machines_of` reads it, in place of the run's own. `epoch_seconds`: of the recipe with the
-    largest images, at speed 1. UserError for a text that is not understood, or a recipe that cannot be trained.
+    largest images, at speed 1. UserError for a text that is not understood, a recipe that cannot be trained, or one
+    that none of the machines has the memory for; which ones have it is said.
     """
+    graph = data.graph(session.experiment)
     given = None if machines is None else machines_of(machines)
     known = None if epoch_seconds is not None else _journaled(session, graph)
     if known is None:
@@ -39,8 +47,23 @@ def ask(session: Session, data: RunData, graph: Graph, machines: str | None, epo
         known = _given(graph, own, epoch_seconds) if epoch_seconds is not None else _tried(session, data, graph, own)
     if given is not None:
         known = Basis(given, known.epoch_seconds, known.move_seconds, known.said)
-    rules = rules_of(session.experiment.fleet, graph)
-    return Question(graph, rules, known, standing(session.store, graph), lambda play: random.Random(play).random)
+    rules = rules_of(session.experiment.fleet, graph, footprints)
+    question = Question(graph, rules, known, standing(session.store, graph), lambda play: random.Random(play).random)
+    for line in fit_lines(footprints, known.machines):
+        session.say(line)
+    refuse_too_large(session.experiment, _beginning(question))
+    return question
+
+
+def _beginning(question: Question) -> Ledger:
+    """What is known before anything starts."""
+    ledger = Ledger(question.graph, question.rules)
+    for task in question.graph.tasks:
+        if task in question.standing.done:
+            ledger.apply(ResultFound(task))
+    for model in question.basis.machines:
+        ledger.apply(joined(model))
+    return ledger
 
 
 def slots_here(experiment: Experiment) -> int:

@@ -118,6 +118,7 @@ def _stuck(ledger: Ledger) -> UserError:
         if entry.missing == 0 and name not in ledger.running:
             why = refusal(entry.task, rules.needs.get(name), rules.pins.get(name), entry.history(), hosts)
             if why:
-                mend = "add a machine that it fits, or change fleet.pin or fleet.needs"
+                why, _, mend = why.partition("\n  mend:  ")
+                mend = mend or "add a machine that it fits, or change fleet.pin or fleet.needs"
                 return UserError(f"{entry.task.name} would wait for ever: {why}", where="the machines", mend=mend)
     raise AssertionError("a play came to no end\n" + "\n".join(map(ledger.story, ledger.running)))

@@ -57,6 +57,8 @@ class Ledger:
         self.estimates = Estimates(graph)
         self.running: dict[str, Attempt] = {}
         self.leaving: set[str] = set()  # running tasks that were told to stop, and keep no slot elsewhere
+        self.begun = False  # whether anything has started
+        self.joined_at = 0.0  # when the newest machine came
         self.short_of_memory: set[str] = set()  # tasks that ran out of memory somewhere and have no result yet
         self.committed: set[str] = set()  # running tasks that committed since the last tick
         self.commits = 0  # of the whole run
@@ -114,7 +116,7 @@ class Ledger:
         match event:
             case MachineJoined():
                 self.slots.join(event)
-                self.freed = True
+                self.freed, self.joined_at = True, self.now
                 self.estimates.joined(event)
             case MachineLeft(machine, why):
                 self._left(machine, f"{machine} left" + (f": {why}" if why else ""))
@@ -179,6 +181,7 @@ class Ledger:
         entry.attempts.append(attempt)
         self.board.move(order.task, State.RUNNING)
         self.running[order.task] = attempt
+        self.begun = True
         self.heard[order.task] = None
         self.slots.take(place, order.task)
         self.estimates.started(order.task, order.machine, self.now)

@@ -117,4 +117,5 @@ class Machines:
             system=probed.system,
             labels=probed.labels,
             speed=probed.speed,
+            bits=probed.bits,
         )

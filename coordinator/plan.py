@@ -1,6 +1,7 @@
 """What to do now: named rules over the ledger, the first that has something to say is heard. Pure, deterministic.
 
     finish             nothing runs and nothing can be done any more
+    refuse             before anything has started: what is too large for every card that is here ends the run
     give_up_hopeless   a failure that retry.py will not try again ends its task
     give_up_unfit      what ran out of memory, and would on every machine that is here, is given up after a while
     stop_running       after a stop request every running attempt is told once, and nothing below is asked
@@ -29,16 +30,15 @@ from collections.abc import Callable
 from coordinator.candidates import SMALL_FLEET, Waiting, better_swap, climbers, fastest, fitting, settled, waiting_kinds
 from coordinator.entries import Attempt
 from coordinator.events import Drain, Finish, GiveUp, Kill, Migrate, Order, Probe, Start, Stop
-from coordinator.fit import refusal
 from coordinator.ledger import Ledger
 from coordinator.retry import quarantine
-from workers.tasks import Failure, TrainTask
+from coordinator.unfit import give_up_unfit, refuse, too_large
+from workers.tasks import TrainTask
 
 YIELD_EPOCHS, YIELD_MOVES = 10.0, 12.0
 SWAP_EPOCHS, SWAP_MOVES = 2.0, 4.0
 CLIMB_MOVES = 0.5
 FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 60.0, 3600.0
-UNFIT_SECONDS = 600.0  # a larger card may come back or join meanwhile
 LEAVE_SECONDS = 60.0  # before a machine is taken back, and twice the time of a move on top
 
 _TRAIN = frozenset((TrainTask.kind,))
@@ -67,23 +67,6 @@ def finish(ledger: Ledger) -> list[Order]:
 
 def give_up_hopeless(ledger: Ledger) -> list[Order]:
     return [GiveUp(task, why) for task, why in sorted(ledger.board.hopeless.items())]
-
-
-def give_up_unfit(ledger: Ledger) -> list[Order]:
-    if not ledger.short_of_memory:
-        return []
-    hosts = [host.joined for _, host in sorted(ledger.slots.hosts.items())]
-    orders: list[Order] = []
-    for task in sorted(ledger.short_of_memory):
-        entry, rules = ledger.entries[task], ledger.rules
-        history = entry.history()
-        takers = [host for host in hosts if entry.task.kind in host.kinds]
-        if entry.queued is None or not takers or ledger.now < history[-1].at + UNFIT_SECONDS:
-            continue
-        why = refusal(entry.task, rules.needs.get(task), rules.pins.get(task), history, takers)
-        if why:
-            orders.append(GiveUp(task, f"{entry.task.name}: {Failure.OUT_OF_MEMORY}: {why}"))
-    return orders
 
 
 def stop_running(ledger: Ledger) -> list[Order]:
@@ -150,8 +133,8 @@ def arrive(ledger: Ledger) -> list[Order]:
 
 
 def start_ready(ledger: Ledger) -> list[Order]:
-    if not ledger.slots.free or not ledger.board.waiting:
-        return []
+    if not ledger.slots.free or not ledger.board.waiting or too_large(ledger) is not None:
+        return []  # a larger card may be about to join
     orders: list[Order] = []
     queue = Waiting(ledger)
     for machine, slot in fastest(ledger, waiting_kinds(ledger)):
@@ -237,6 +220,7 @@ def _gains(ledger: Ledger, task: str, attempt: Attempt, machine: str) -> bool:
 BEFORE_A_STOP: tuple[Rule, ...] = (finish, give_up_hopeless, stop_running, kill_hung)
 RULES: tuple[Rule, ...] = (
     finish,
+    refuse,
     give_up_hopeless,
     give_up_unfit,
     shut_out,

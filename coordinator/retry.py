@@ -19,10 +19,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coordinator.variants import recipe_of
+from coordinator.variants import recipe_of, section_of
+from workers.footprint import Footprint
 from workers.tasks import Failure, Outcome, Task, TrainTask
 
 LONGEST_DELAY_SECONDS = 60.0
+SETTLE_SECONDS = 60.0  # machines of one cluster come one after the other, as their probes end
 _FAILURES_IN_A_ROW = 3
 _TASKS_IN_A_ROW = 2
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^\s'\",:;()]+)+")
@@ -52,6 +54,7 @@ class Needs:
     memory_gb: float = 0.0
     system: str = ""  # empty: any
     label: str = ""  # empty: any
+    footprint: Footprint | None = None  # what it takes of a card; None: not reckoned, or the person said what it needs
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Rules:
     pins: Mapping[str, str] = field(default_factory=dict)  # task's id -> the one machine it may run on
     needs: Mapping[str, Needs] = field(default_factory=dict)  # by task's id; none: anything goes
     hang_seconds: float = 3600.0  # without a sign of life an attempt is ended
+    settle_seconds: float = SETTLE_SECONDS  # from a machine that joins until all that were there may have joined
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ def less_memory(task: Task) -> str:
     if not isinstance(task, TrainTask):
         return "run fewer folds at once with fleet.slots, or use a machine with more memory"
     batch, micro = task.recipe["batch_size"], task.recipe["micro_batch"]
-    section = f"recipes.{name}" if (name := recipe_of(task.name)) else "recipe"
+    section = section_of(recipe_of(task.name))
     smaller = None if micro is None else smaller_micro_batch(batch, micro)
     if smaller is None:
         return f"lower {section}.image_size, choose a smaller {section}.model, or use a card with more memory"

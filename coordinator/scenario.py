@@ -50,6 +50,8 @@ class MachineModel:
     told_memory_gb: float | None = None
     link_mb_per_second: float | None = None
     outages: tuple[Outage, ...] = ()
+    gpu: bool = True  # its memory is a card's
+    bits: int | None = None  # as in MachineJoined
 
 
 DRIVER = MachineModel("driver", kinds=SEARCH)

@@ -19,10 +19,12 @@ from rich.console import Console
 
 from coordinator.committing import commits_alone, find_committer
 from coordinator.config import Experiment, parse, to_yaml
+from coordinator.footprints import reckon, refuse_too_large
 from coordinator.generation import Hold, Watch, driving
 from coordinator.graph import Graph
 from coordinator.ledger import Ledger, State
 from coordinator.run_files import journal_here, with_run_files_here
+from coordinator.unfit import REFUSED
 from coordinator.view import View, summary
 from shared_store import layout
 from shared_store.errors import RunFailedError, StoppedError, UserError
@@ -101,7 +103,7 @@ class Session:
     def drive(self, graph: Graph, hold: Hold) -> Ledger:
         """Bring every task of `graph` to its result, while the run is ours to drive.
 
-        RunFailedError or StoppedError when that did not happen.
+        RunFailedError or StoppedError when that did not happen; UserError where no card here is large enough.
         """
         from coordinator.drive import drive  # Ray takes seconds to load: a command that only looks does without
         from coordinator.fleet import RayFleet
@@ -141,9 +143,10 @@ class Session:
                 journal=journal,
                 watch=view,
                 stop=lambda: stop.requested() or hold.successor is not None,
+                footprints=reckon(self.experiment, graph, self.say) if fleet.has_cards else None,
             )
         self.say(summary(ledger))
-        _check_ending(ledger, hold)
+        _check_ending(self.experiment, ledger, hold)
         return ledger
 
     def _tell_changes(self, before: Experiment) -> None:
@@ -205,10 +208,12 @@ def _read_config(config: str) -> str:
         raise UserError(f"the configuration cannot be read ({why})", where=config, mend=mend) from error
 
 
-def _check_ending(ledger: Ledger, hold: Hold) -> None:
+def _check_ending(experiment: Experiment, ledger: Ledger, hold: Hold) -> None:
     """Raise what a run that did not end well deserves."""
     if ledger.all_done:
         return
+    if ledger.finished == REFUSED:
+        refuse_too_large(experiment, ledger)
     if hold.successor is not None:
         raise StoppedError(f"Taken over by {hold.successor}: finished and committed work is kept, and goes on there.")
     if ledger.stopping:

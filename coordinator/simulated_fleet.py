@@ -84,5 +84,6 @@ def joined(model: MachineModel) -> MachineJoined:
     memory = model.memory_gb if model.told_memory_gb is None else model.told_memory_gb
     link = model.link_mb_per_second
     return MachineJoined(
-        model.name, model.slots, model.kinds, True, memory, model.system, model.labels, model.told_speed, link
-    )
+        model.name, model.slots, model.kinds, model.gpu, memory, model.system, model.labels, model.told_speed, link,
+        model.bits,
+    )  # fmt: skip

@@ -96,6 +96,11 @@ def recipe_of(task_name: str) -> str:
     return parts[1] if len(parts) > 2 and _NAME.fullmatch(parts[1]) else ""
 
 
+def section_of(recipe_name: str) -> str:
+    """Where a person writes what the recipe of this name is."""
+    return f"recipes.{recipe_name}" if recipe_name else "recipe"
+
+
 def member_names(task_ids: Sequence[str]) -> tuple[str, ...]:
     """`teacher-b4-fold0-1-1f3a9c0e5d7b2468` -> `teacher/b4/fold0-1`; whole ids where two would share a name.
 

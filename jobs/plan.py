@@ -18,6 +18,7 @@ import tyro
 from rich.table import Table
 
 from coordinator.data import describe, findings, prepare_data
+from coordinator.footprints import reckon
 from coordinator.forecast import forecast
 from coordinator.forecast_known import ask, slots_here
 from coordinator.forecast_view import show_forecast
@@ -27,7 +28,6 @@ from coordinator.stages import missing
 from coordinator.variants import recipe_lines
 from jobs.console import done
 from jobs.run_command import run_command
-from workers.memory import memory_text
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,16 @@ def _plan(session: Session, asked: _Simulated, arguments: Sequence[str]) -> None
         table.add_row(kind, str(count), str(count - waiting[kind]), str(waiting[kind]))
     session.console.print(table)
     fleet = session.experiment.fleet
-    variants = session.experiment.variants()
-    for line in recipe_lines(variants):
+    for line in recipe_lines(session.experiment.variants()):
         session.say(line)
     with session.console.status("reckoning what a fold takes of a card's memory"):
-        for variant in (variant for variant in variants if variant.repeat == 0):
-            session.say(f"{f'card memory {variant.recipe_name}'.strip()}: {memory_text(variant.recipe)}")
+        footprints = reckon(session.experiment, graph, session.say)
     session.say(
         f"fleet: {fleet.address or f'this machine, {slots_here(session.experiment)} folds at once without a GPU'}"
     )
     session.say(f"files: {session.path('report.html').parent}")
     if asked.simulate or asked.machines is not None:
-        question = ask(session, data, graph, asked.machines, asked.epoch_seconds)
+        question = ask(session, data, asked.machines, asked.epoch_seconds, footprints)
         show_forecast(session.console, forecast(question), question.basis, question.plays)
     done(f"{len(to_do)} of {len(graph.tasks)} tasks would run", f"foldfleet pipeline {shlex.join(arguments)}")
 

@@ -17,6 +17,7 @@ FOREIGN = {"shared_store": {"torch", "ray", "timm", "albumentations"}, "workers"
 IMPURE = {"ray", "torch", "time", "random", "os", "socket", "threading", "subprocess", "pathlib", "secrets"}
 VOCABULARY = {
     "workers.tasks",
+    "workers.footprint",
     "workers.recipe",
     "shared_store.layout",
     "shared_store.records",

@@ -28,7 +28,15 @@ from torch.nn import functional
 
 from workers.images import Batch, ImageSet, ImageSource, Normaliser, evaluation_batches
 from workers.mixing import mixed
-from workers.model import WeightAverage, batch_norms, load_state, prepare_to_train, preprocessing, seed_of
+from workers.model import (
+    WeightAverage,
+    batch_norms,
+    load_state,
+    prepare_to_train,
+    preprocessing,
+    running_statistics,
+    seed_of,
+)
 from workers.optimize import (
     RANGER,
     centralize_gradients,
@@ -38,6 +46,7 @@ from workers.optimize import (
     set_learning_rate,
 )
 from workers.recipe import Recipe
+from workers.recompute import recomputing, statistics_taken
 
 _LOOK_EVERY_STEPS = {"cpu": 1}
 _LOOK_EVERY_STEPS_ON_CARDS = 16
@@ -177,20 +186,27 @@ class Learner:
         total: Tensor | None = None
         for some_images, some_targets in parts:
             alone = len(some_images) == 1 < part
-            with _running_statistics(self._batch_norms) if alone else contextlib.nullcontext():
+            with running_statistics(self._batch_norms) if alone else contextlib.nullcontext():
                 loss = self._loss(some_images, some_targets)
-            if len(parts) > 1:
-                loss = loss * (len(some_images) / count)
-            torch.autograd.backward(self.scaler.scale(loss))
+                if len(parts) > 1:
+                    loss = loss * (len(some_images) / count)
+                with statistics_taken(self._batch_norms) if self.recipe.checkpointing else contextlib.nullcontext():
+                    torch.autograd.backward(self.scaler.scale(loss))
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None, "a batch without images"
         return total
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy against soft targets [n, classes], smoothed: the mean over the images."""
-        with autocast(self.device, self.dtype):
+        sparing = recomputing(self.model) if self.recipe.checkpointing else contextlib.nullcontext()
+        with autocast(self.device, self.dtype), sparing:
             logits = self.model(images)
         return functional.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
+
+
+def auto_bits(device: torch.device) -> int:
+    """The bits that `precision: auto` trains in there: 16 or 32."""
+    return 32 if compute_dtype(Recipe(precision="auto"), device) == torch.float32 else 16
 
 
 def compute_dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
@@ -237,16 +253,3 @@ def _seed_device(device: torch.device, seed: int) -> None:
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     else:
         torch.default_generator.manual_seed(seed)
-
-
-@contextlib.contextmanager
-def _running_statistics(batch_norms: Sequence[nn.Module]) -> Iterator[None]:
-    """BatchNorm on its running statistics, which stay as they are."""
-    before = [module.training for module in batch_norms]
-    for module in batch_norms:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module, training in zip(batch_norms, before, strict=True):
-            module.train(training)

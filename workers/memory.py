@@ -1,94 +1,100 @@
 """Will this recipe fit this card? The worst moment of a training step, played with tensors that have no bytes.
 
-torch's fake tensors go through the network, backward and the optimizer as real ones do, and what is alive at each
-moment is counted. No card is touched and no arithmetic is done, so the number of images costs nothing.
+torch's fake tensors (meta tensors where nothing is cast) go through the network, backward and the optimizer as real
+ones do, and what is alive at each moment is counted. No card is touched and no arithmetic is done, so the number of
+images costs nothing.
 
     all of it = weights + optimizer + average + what libraries keep + what a step needs at its worst moment
 
 Outside of that lies what the driver keeps, and what torch's allocator holds and cannot use: it gives back what it can
-before it says that memory ran out, so the limit of a card is what is counted here and the driver's share.
+before it says that memory ran out, so the limit of a card is what is counted here and the driver's share. docs/gpu.md
+tells what is known of the rest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from workers.loop import autocast, compute_dtype
+from workers.footprint import Footprint, TrainingMemory
+from workers.loop import autocast
 from workers.model import empty_model, prepare_to_train
 from workers.optimize import create_optimizer
 from workers.recipe import Recipe
+from workers.recompute import can_recompute, recomputing
 
 LIBRARIES_MB = 96.0
 """What cuDNN and cuBLAS work in, within torch's memory: the middle of what docs/gpu.md's measurements leave over."""
-DRIVER_MB = 512
-"""What a card loses to the driver and the process; 741 MB on an H100, less on smaller cards."""
-_AUTO = {"32 bits": torch.float32, "16 bits": torch.bfloat16}  # older cards, and Volta and later ones
 _CPU = torch.device("cpu")
 _BLOCK_BYTES = 512  # torch's allocator gives out no less, and only multiples
 _STEPS_TO_ALL_STATE = 6  # Lookahead takes its copy of the weights at the sixth
+_PIXEL_BYTES = 3 * 4
 
 
-@dataclass(frozen=True)
-class TrainingMemory:
-    """Of one fold on a card, in MB of 1e6 bytes: what is there all the time, and on top for each image of a step."""
+@cache
+def footprint(recipe: Recipe) -> Footprint | None:
+    """What a fold of `recipe` takes of a card, in 32 and in 16 bits: seconds of processor time, once a recipe.
 
-    held_mb: float
-    gradients_mb: float  # held too while the other parts of a batch that is cut into micro-batches come
-    image_mb: float
-    batch_size: int
-
-    def tensors_mb(self, images: int) -> float:
-        """What torch counts as allocated at the worst moment with `images` at once."""
-        return self.held_mb + self.gradients_mb * (images < self.batch_size) + self.image_mb * images
-
-    def card_mb(self, images: int) -> float:
-        """The same with the driver's share: the smallest card that can do it."""
-        return self.tensors_mb(images) + DRIVER_MB
+    None for a network that tensors without bytes do not pass. UserError where the model or optimizer is unknown.
+    """
+    model = empty_model(recipe, classes=2)
+    state = _state_bytes(model, recipe)
+    try:
+        full, half = (_training_memory(model, recipe, dtype, state) for dtype in (torch.float32, torch.bfloat16))
+    except (RuntimeError, TypeError, ValueError):  # torch's words for what needs values
+        return None
+    return Footprint(full, half, recipe.precision, recipe.micro_batch)
 
 
-def training_memory(recipe: Recipe, dtype: torch.dtype, classes: int = 2) -> TrainingMemory:
+def spared_footprint(recipe: Recipe) -> Footprint | None:
+    """The same with `checkpointing`; None where that is no other choice, or the network does not know how."""
+    if recipe.checkpointing or not can_recompute(empty_model(recipe, classes=2)):
+        return None
+    return footprint(recipe.model_copy(update={"checkpointing": True}))
+
+
+def training_memory(recipe: Recipe, dtype: torch.dtype) -> TrainingMemory:
     """What training `recipe` takes of a card, convolutions in `dtype` (float32, or one of 16 bits).
 
     UserError where the recipe's model or optimizer is unknown.
     """
-    model, images = empty_model(recipe, classes), recipe.micro_batch or recipe.batch_size
-    state = _state_bytes(model, recipe)
-    with FakeTensorMode(), _Meter() as meter:
+    model = empty_model(recipe, classes=2)
+    return _training_memory(model, recipe, dtype, _state_bytes(model, recipe))
+
+
+def _training_memory(model: nn.Module, recipe: Recipe, dtype: torch.dtype, state: int) -> TrainingMemory:
+    """`model` is left without weights. `state`: bytes of the optimizer's."""
+    side, images = recipe.image_size, recipe.micro_batch or recipe.batch_size
+    without_bytes = FakeTensorMode() if dtype != torch.float32 else torch.device("meta")
+    with without_bytes, _Meter() as meter:
         _without_bytes(model)
         prepare_to_train(model, head_only=False)
         weights = meter.live
-        _forward_and_backward(model, dtype, torch.empty(images, 3, recipe.image_size, recipe.image_size), classes)
+        with recomputing(model) if recipe.checkpointing else contextlib.nullcontext():
+            loss = _forward(model, dtype, torch.empty(images, 3, side, side))
+        forward = meter.peak - weights
+        torch.autograd.backward(loss)
         step = meter.peak - weights
     held = weights + state + weights * (recipe.ema_decay > 0)  # the average is as large as the weights
-    return TrainingMemory(held / 1e6 + LIBRARIES_MB, weights / 1e6, step / 1e6 / images, recipe.batch_size)
-
-
-def memory_text(recipe: Recipe) -> str:
-    """What a fold takes of a card in the precisions that `recipe` may train in, for people."""
-    dtypes = _AUTO if recipe.precision == "auto" else {recipe.precision: compute_dtype(recipe, _CPU)}
-    found = {name: training_memory(recipe, dtype) for name, dtype in dtypes.items()}
-
-    def gigabytes(images: int) -> list[str]:
-        return [f"{memory.card_mb(images) / 1e3:.1f} GB" for memory in found.values()]
-
-    images = recipe.micro_batch or recipe.batch_size
-    whole = ", ".join(f"{size} in {name}" for size, name in zip(gigabytes(images), found, strict=True))
-    return whole + (f" (with micro_batch 1: {', '.join(gigabytes(1))})" if images > 1 else "")
+    image_mb = max(forward, step - weights) / 1e6 / images  # gradients are as large as the weights
+    whole_mb = step / 1e6 * (recipe.batch_size / images)
+    waiting_mb = _PIXEL_BYTES * side * side / 1e6
+    return TrainingMemory(held / 1e6 + LIBRARIES_MB, whole_mb, weights / 1e6, image_mb, waiting_mb, recipe.batch_size)
 
 
 class _Meter(TorchDispatchMode):
-    """Counts the bytes of fake tensors that are alive, and their most."""
+    """Counts the bytes of tensors that are alive, and their most."""
 
     def __init__(self) -> None:
         cast(Any, super()).__init__()  # not annotated in torch
@@ -100,7 +106,7 @@ class _Meter(TorchDispatchMode):
     ) -> Any:
         made = call(*positional, **(named or {}))
         for value in tree_leaves(made):
-            if isinstance(value, FakeTensor):
+            if isinstance(value, Tensor):
                 self._count(value)
         return made
 
@@ -118,7 +124,7 @@ class _Meter(TorchDispatchMode):
 
 
 def _without_bytes(model: nn.Module) -> None:
-    """Put fake tensors of the same shapes, layouts and types in the place of all weights and buffers."""
+    """Put tensors of the same shapes, layouts and types in the place of all weights and buffers; no gradients."""
     for module in model.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             setattr(module, name, nn.Parameter(_like(weight), weight.requires_grad))
@@ -156,8 +162,7 @@ def _block_bytes(size: int) -> int:
     return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
-def _forward_and_backward(model: nn.Module, dtype: torch.dtype, images: Tensor, classes: int) -> None:
+def _forward(model: nn.Module, dtype: torch.dtype, images: Tensor) -> Tensor:
     with autocast(_CPU, dtype):
-        logits = model(images.to(memory_format=torch.channels_last))
-    loss = functional.cross_entropy(logits.float(), torch.empty(len(images), classes))
-    torch.autograd.backward(loss)
+        logits: Tensor = model(images.to(memory_format=torch.channels_last))
+    return functional.cross_entropy(logits.float(), torch.empty_like(logits, dtype=torch.float32))

@@ -6,10 +6,11 @@ its own random stream and leaves the process's as it was.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +117,19 @@ def prepare_to_train(model: nn.Module, *, head_only: bool) -> None:
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Every module that draws statistics from the batch while it trains."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+@contextlib.contextmanager
+def running_statistics(batch_norms: Sequence[nn.Module]) -> Iterator[None]:
+    """BatchNorm on its running statistics, which stay as they are."""
+    before = [module.training for module in batch_norms]
+    for module in batch_norms:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, training in zip(batch_norms, before, strict=True):
+            module.train(training)
 
 
 class WeightAverage:

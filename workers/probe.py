@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import platform
 import statistics
@@ -58,14 +59,22 @@ def probe(device: str, threads: int, *, slots: int, share: float, timed: bool) -
 
         if device != "cpu":
             memory_gb = torch.cuda.get_device_properties(device).total_memory / 1e9 * share
-            found = Probed(True, "", found.system, found.labels, memory_gb)
+            found = dataclasses.replace(found, memory_gb=memory_gb, bits=_auto_bits(device))
         if not timed:
             return found
         speed = _pixels_per_second(device, threads) / PIXELS_PER_SECOND_OF_ONE
     except (RuntimeError, OSError, AssertionError, ImportError, MemoryError) as error:  # what a device that fails gives
         what = f"{type(error).__name__}: {str(error).strip()}"
-        return Probed(False, what, found.system, found.labels, found.memory_gb)
-    return Probed(True, "", found.system, found.labels, found.memory_gb, speed)
+        return dataclasses.replace(found, passed=False, what=what)
+    return dataclasses.replace(found, speed=speed)
+
+
+def _auto_bits(device: str) -> int:
+    import torch
+
+    from workers.loop import auto_bits
+
+    return auto_bits(torch.device(device))
 
 
 def _pixels_per_second(device: str, threads: int) -> float:

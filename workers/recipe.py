@@ -76,6 +76,9 @@ class Recipe(BaseModel):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """`auto`: 16-bit where the card gains by it, 32-bit elsewhere."""
+    checkpointing: bool = False
+    """Compute activations again in backward instead of keeping them: a fraction of the memory, slower, the same
+    result. (Of no relation to commits.)"""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
     """A commit at least this often, in mid-epoch too; every epoch ends with one."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42

@@ -109,7 +109,7 @@ class PredictTask:
 Task = TrainTask | LabelTask | SearchTask | BundleTask | PredictTask
 _KINDS: dict[str, type[Task]] = {t.kind: t for t in (TrainTask, LabelTask, SearchTask, BundleTask, PredictTask)}
 PAYLOAD_VERSION = 1  # raise it when the same payload would come to mean other work
-UNCOUNTED = frozenset({"checkpoint_minutes"})  # fields of a recipe that do not change the result
+UNCOUNTED = frozenset({"checkpoint_minutes", "checkpointing"})  # fields of a recipe that do not change the result
 
 
 def to_json(task: Task) -> dict[str, Any]:
@@ -205,6 +205,7 @@ class Probed:
     labels: tuple[str, ...] = ()  # that the machine's owner gave it
     memory_gb: float | None = None  # of the slot's share of its card, or of the machine's memory
     speed: float | None = None  # of training, relative to a constant of `workers.probe`
+    bits: int | None = None  # in which `precision: auto` trains there: 16 or 32
 
 
 class Reporter(Protocol):

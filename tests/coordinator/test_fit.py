@@ -8,8 +8,9 @@ import pytest
 from fake_fleet import WORK, small_graph
 
 from coordinator.events import MachineJoined
-from coordinator.fit import WHOLE, Fit, fit, rather_not, refusal
+from coordinator.fit import WHOLE, Fit, fit, largest_too_small, memory_refusal, rather_not, refusal
 from coordinator.retry import Ended, Needs
+from workers.footprint import DRIVER_MB, SURE, Footprint, TrainingMemory
 from workers.tasks import Failure, Outcome, TrainTask
 
 TASK = next(task for task in small_graph().tasks.values() if isinstance(task, TrainTask))  # batches of 12
@@ -95,3 +96,54 @@ def test_a_refusal_for_memory_names_the_cards_and_what_helps() -> None:
     assert words.startswith("with 1 image at a time on box (8 GB); no machine here has more memory")
     assert "recipe.image_size" in words
     assert refusal(TASK, None, None, [], []) == "no machine here takes train tasks"
+
+
+MEMORY = TrainingMemory(
+    held_mb=400, whole_mb=12_050, gradients_mb=100, image_mb=1000, waiting_mb=5, batch_size=12
+)  # fmt: skip
+RECKONED = Needs(footprint=Footprint(MEMORY, MEMORY, "float32", None))
+
+
+def with_card(memory_gb: float | None) -> MachineJoined:
+    return dataclasses.replace(BOX, gpu=True, memory_gb=memory_gb)
+
+
+def test_what_was_reckoned_decides_how_many_images_a_card_is_given_before_anything_ran_there() -> None:
+    sizes = {images: with_card(MEMORY.card_mb(images) / 1e3) for images in (12, 5, 1)}
+    assert fit(TASK, RECKONED, None, [], sizes[12]) == WHOLE
+    assert fit(TASK, RECKONED, None, [], sizes[5]) == Fit(4)
+    assert fit(TASK, RECKONED, None, [], sizes[1]) == Fit(1)
+    assert fit(TASK, RECKONED, None, [], with_card(DRIVER_MB / 1e3)) is None
+
+
+def test_memory_that_no_card_has_and_no_probe_saw_is_tried() -> None:
+    assert fit(TASK, RECKONED, None, [], dataclasses.replace(BOX, memory_gb=0.5)) == WHOLE
+    assert fit(TASK, RECKONED, None, [], with_card(None)) == WHOLE
+
+
+def test_a_card_that_ran_out_of_memory_all_the_same_is_given_less_than_was_reckoned() -> None:
+    host = with_card(MEMORY.card_mb(5) / 1e3)
+    assert fit(TASK, RECKONED, None, [short("box", host.memory_gb, 4)], host) == Fit(3)
+    assert fit(TASK, RECKONED, None, [short("attic", 4.0, None)], host) == Fit(4)  # the smaller card says nothing
+
+
+def test_a_refusal_for_what_was_reckoned_names_the_largest_card_and_proposes_what_fits() -> None:
+    hosts = [with_card(1.0), dataclasses.replace(with_card(1.4), machine="attic")]
+    largest = largest_too_small(TASK, RECKONED, None, hosts)
+    assert largest == hosts[1]
+    said = memory_refusal(TASK, RECKONED, largest)
+    assert said.what == (
+        "recipe needs 2.1 GB of a card with 1 image at once in 32 bits; the largest card here, of attic, has 1.4 GB"
+    )
+    assert said.where == "recipe" and f"a card of {MEMORY.card_mb(1, SURE) / 1e3:.1f} GB" in said.mend
+    assert refusal(TASK, RECKONED, None, [], hosts) == f"{said.what}\n  mend:  {said.mend}"
+
+
+def test_memory_is_no_reason_where_another_machine_may_take_it_or_none_is_here_that_may() -> None:
+    hosts = [with_card(1.0), dataclasses.replace(BOX, machine="without", memory_gb=1.0)]
+    assert largest_too_small(TASK, RECKONED, None, hosts) is None  # what a machine without a card can do is tried
+    assert largest_too_small(TASK, RECKONED, "box", hosts) == hosts[0]
+    assert largest_too_small(TASK, RECKONED, "cloud", hosts) is None  # it waits for the machine that it is pinned to
+    assert largest_too_small(TASK, RECKONED, None, []) is None
+    labelled = dataclasses.replace(RECKONED, label="big")
+    assert largest_too_small(TASK, labelled, None, hosts) is None

@@ -7,8 +7,9 @@ import pytest
 from coordinator.config import Experiment, FleetSection, parse, to_yaml
 from coordinator.graph import Graph, Photos, build
 from coordinator.placing import check_placing, rules_of
-from coordinator.retry import Needs
+from coordinator.retry import SETTLE_SECONDS, Needs
 from shared_store.errors import UserError
+from workers.footprint import Footprint, TrainingMemory
 
 TWO = Experiment.model_validate({"recipes": {"b4": {}, "small": {"image_size": 64}}, "folds": {"count": 3}})
 GRAPH = build(TWO, Photos("snapshot", "0" * 64), ("cat", "dog"), None)
@@ -36,6 +37,20 @@ def test_a_recipe_needs_what_is_said_of_it_and_else_what_is_said_of_all() -> Non
     needs = by_name(GRAPH, dict(rules_of(settings, GRAPH).needs))
     assert needs["student/b4/fold0"] == Needs(10, "linux") and needs["teacher/small/fold2"] == Needs(4, "linux")
     assert len(needs) == 12
+
+
+def test_what_was_reckoned_counts_for_its_recipe_until_the_person_says_what_it_needs() -> None:
+    memory = TrainingMemory(400, 3100, 100, 1000, 5, 3)
+    reckoned = {"b4": Footprint(memory, memory, "auto", None)}
+    needs = by_name(GRAPH, dict(rules_of(FleetSection(), GRAPH, reckoned).needs))
+    assert needs["student/b4/fold0"] == Needs(footprint=reckoned["b4"]) and "teacher/small/fold0" not in needs
+    said = FleetSection.model_validate({"needs": {"b4": {"memory_gb": 1}}})
+    assert by_name(GRAPH, dict(rules_of(said, GRAPH, reckoned).needs))["student/b4/fold0"] == Needs(1)
+
+
+def test_on_a_cluster_a_larger_card_may_come_and_on_this_machine_alone_none_will() -> None:
+    assert rules_of(FleetSection(), GRAPH).settle_seconds == 0
+    assert rules_of(FleetSection(address="auto"), GRAPH).settle_seconds == SETTLE_SECONDS
 
 
 @pytest.mark.parametrize(

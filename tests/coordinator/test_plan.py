@@ -31,8 +31,10 @@ from coordinator.events import (
 )
 from coordinator.graph import Graph
 from coordinator.ledger import Ledger
-from coordinator.plan import FIRST_PROBE_SECONDS, UNFIT_SECONDS, plan
+from coordinator.plan import FIRST_PROBE_SECONDS, plan
 from coordinator.retry import Needs, Rules
+from coordinator.unfit import REFUSED, UNFIT_SECONDS, too_large
+from workers.footprint import Footprint, TrainingMemory
 from workers.tasks import Failure, Outcome, Progress
 
 GRAPH = small_graph()
@@ -210,6 +212,56 @@ def test_what_fits_no_card_is_given_up_after_a_while_in_which_a_larger_one_might
     ledger.apply(Tick(UNFIT_SECONDS + 10))
     given_up = carried_out(ledger)[0]
     assert isinstance(given_up, GiveUp) and "with 1 image at a time on box (4 GB)" in given_up.why
+
+
+def reckoned(*tasks: str, settle_seconds: float = 60.0) -> Rules:
+    """Each of `tasks` takes 2.1 GB of a card with one image at once, and 13 GB with its batch of 12."""
+    memory = TrainingMemory(400, 12_050, 100, 1000, 5, 12)
+    needs = Needs(footprint=Footprint(memory, memory, "auto", None))
+    return Rules(needs=dict.fromkeys(tasks, needs), settle_seconds=settle_seconds)
+
+
+def card(machine: str, memory_gb: float) -> MachineJoined:
+    return MachineJoined(machine, 1, WORK, gpu=True, memory_gb=memory_gb)
+
+
+def test_a_card_with_room_for_less_than_a_batch_is_given_what_it_has_room_for_from_the_start() -> None:
+    ledger = ledger_after(card("box", 4.0), card("large", 24.0), rules=reckoned(*TEACHERS))
+    starts = {order.machine: order.micro_batch for order in carried_out(ledger) if isinstance(order, Start)}
+    assert starts == {"box": 3, "large": None}
+
+
+def test_a_run_that_no_card_here_is_large_enough_for_is_refused_before_anything_starts() -> None:
+    ledger = ledger_after(Tick(5.0), card("attic", 1.0), card("box", 1.5), rules=reckoned(*STUDENTS))
+    assert carried_out(ledger) == []  # not even what fits, though students come last
+    ledger.apply(Tick(64.0))
+    assert carried_out(ledger) == []  # a larger card may still come
+    ledger.apply(Tick(65.0))
+    assert carried_out(ledger) == [Finish(REFUSED)]
+    found = too_large(ledger)
+    assert found is not None and (found[0], found[2].machine) == (GRAPH.tasks[STUDENTS[0]], "box")
+
+
+def test_a_larger_card_that_joins_in_time_sets_the_run_going() -> None:
+    ledger = ledger_after(Tick(5.0), card("box", 1.5), rules=reckoned(*TEACHERS))
+    assert carried_out(ledger) == []
+    for event in (Tick(60.0), card("large", 24.0)):
+        ledger.apply(event)
+    assert carried_out(ledger) == [Start(TEACHERS[0], "large", 0, 1)]
+    ledger.apply(MachineLeft("large"))
+    ledger.apply(Tick(6000.0))
+    assert carried_out(ledger) == []  # once something has started, it waits for a card to come back
+
+
+def test_on_a_machine_that_is_alone_the_refusal_waits_for_nobody() -> None:
+    assert carried_out(ledger_after(card("box", 1.5), rules=reckoned(*TEACHERS, settle_seconds=0.0))) == [
+        Finish(REFUSED)
+    ]
+    done = [ResultFound(task) for task in TEACHERS]
+    ledger = ledger_after(*done, card("box", 1.5), rules=reckoned(*TEACHERS, settle_seconds=0.0))
+    assert isinstance(carried_out(ledger)[0], Start)  # what is done needs no card
+    ledger = ledger_after(MachineJoined("box", 1, WORK, memory_gb=1.5), rules=reckoned(*TEACHERS))
+    assert isinstance(carried_out(ledger)[0], Start)  # on a machine without a card nothing is refused
 
 
 def three_crashes() -> list[Event]:

@@ -160,6 +160,7 @@ def test_a_simulated_plan_tells_the_finish_what_holds_it_up_and_what_would_help(
     shown = capsys.readouterr().out
     for words in (
         "card memory: ",
+        "recipe on attic (6 GB): fits",
         "teacher/fold1",
         "expected finish: in",
         "bottleneck: attic",
@@ -168,6 +169,16 @@ def test_a_simulated_plan_tells_the_finish_what_holds_it_up_and_what_would_help(
         assert words in shown
     assert max(map(len, shown.splitlines()[:-1])) <= 100  # the last line is the next command, whole
     assert not (tmp_path / "store" / "results").exists()
+
+
+def test_a_simulated_plan_on_cards_that_are_all_too_small_is_refused_with_what_would_fit(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines = ["--machines", "desk:1:0.3gb,attic:0.5:0.2gb", "--epoch-seconds", "600"]
+    assert simulated(tmp_path / "store", str(photos), *machines) == 2
+    words = told(capsys)
+    assert "recipe needs 0." in words and "the largest card here, of desk, has 0.3 GB" in words
+    assert "a card of 0." in words
 
 
 def test_without_anything_measured_a_simulated_plan_tries_a_few_steps_here(
