@@ -7,6 +7,7 @@ is next hired.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ class Machine:
     node: str
     slots: int
     gpus: float
+    machine_id: str | None = None  # the same at any address; None where it did not come through `foldfleet join`
+    until: float = math.inf  # unix seconds: its owner wants it back then
 
 
 class Actors:

@@ -19,6 +19,7 @@ import yaml
 
 from shared_store.errors import UserError
 
+ID, NAME, UNTIL = "foldfleet-id", "foldfleet-name", "foldfleet-until"  # labels of a node
 ANSWER_SECONDS = 5.0
 ASK_SECONDS = 30.0
 ALIVE_SECONDS = 60.0
@@ -62,9 +63,9 @@ class Door:
 
     def line(self) -> list[str]:
         """The arguments of `ray`."""
-        labels = {"foldfleet-id": self.machine, "foldfleet-name": self.name}
+        labels = {ID: self.machine, NAME: self.name}
         if self.until is not None:
-            labels["foldfleet-until"] = str(int(self.until))
+            labels[UNTIL] = str(int(self.until))
         words = ["start", f"--node-ip-address={self.node_ip}", "--disable-usage-stats"]
         words += [f"--labels={','.join(f'{key}={value}' for key, value in labels.items())}"]
         words += ["--resources={}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
@@ -125,7 +126,7 @@ def enter(
 
 
 def _sees(told: Told, machine: str, before: set[str]) -> bool:
-    return any(told.alive[node].get("foldfleet-id") == machine for node in set(told.alive) - before)
+    return any(told.alive[node].get(ID) == machine for node in set(told.alive) - before)
 
 
 def own_address(head: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,15 @@ from ray._private.state import state as ray_state
 from coordinator.actors import Actors, Machine, Probes
 from coordinator.config import FleetSection
 from coordinator.events import Fact, MachineCut, MachineDraining, MachineJoined, MachineLeft, MachineProbed
+from coordinator.joining import ID, NAME, UNTIL
+from coordinator.roster import let_go
+from shared_store.errors import UserError
 from workers.probe import labels, machine_memory_gb, system
 from workers.tasks import Probed
 
+log = logging.getLogger(__name__)
+UNTIL_LEAD_SECONDS = 900.0  # before its time is up a machine takes no more work
+_LAST_SECONDS = 60.0  # for a machine whose time was up before anybody looked
 _ORDERLY_DEATHS = (1, 3, 4)  # Ray's NodeDeathInfo.Reason: expected termination, and both drains by an autoscaler
 
 
@@ -30,6 +37,7 @@ class Machines:
         self._embedded = settings.address is None
         self._joining: set[str] = set()  # machines whose probe is awaited before they are told of
         self._draining: set[str] = set()  # nodes
+        self._left: dict[str, str] = {}  # nodes whose machine is here as another one, with its id
         self._probes = Probes(actors)
 
     def changes(self) -> list[Fact]:
@@ -40,9 +48,10 @@ class Machines:
             node = nodes.get(machine.node, {})
             if not node.get("Alive"):
                 facts += self._forget(machine, node)
+                self._left = {left: of for left, of in self._left.items() if of != machine.machine_id}
         known = {machine.node for machine in self.named.values()}
         for node in sorted(nodes.values(), key=lambda node: (node["NodeManagerHostname"], node["NodeID"])):
-            if node["Alive"] and node["NodeID"] not in known:
+            if node["Alive"] and node["NodeID"] not in known | self._left.keys():
                 facts += self._meet(node)
         facts += [self._answered(name, probed) for name, probed in self._probes.answers()]
         return [*facts, *self._drained()]
@@ -60,20 +69,31 @@ class Machines:
 
         Without a card, that is: what a card has only a process that may use it can say.
         """
-        host, resources = node["NodeManagerHostname"], node["Resources"]
-        name = host if host not in self.named else f"{host}-{node['NodeID'][:6]}"
+        told, resources = node.get("Labels", {}), node["Resources"]  # what `foldfleet join` says of it
+        facts = self._came_back(told.get(ID))
+        name = told.get(NAME, node["NodeManagerHostname"])
+        name = name if name not in self.named else f"{name}-{node['NodeID'][:6]}"
         cards = int(resources.get("GPU", 0))
         slots = self._settings.slots or cards or max(1, int(resources.get("CPU", 1)) // self._settings.threads)
         share = 1.0 if slots <= cards else int(cards / slots * 10_000) / 10_000  # Ray counts in 1/10,000
-        machine = self.named[name] = Machine(name, node["NodeID"], slots, share if cards else 0.0)
+        until = float(told.get(UNTIL, "inf"))
+        machine = Machine(name, node["NodeID"], slots, share if cards else 0.0, told.get(ID), until)
+        self.named[name] = machine
         self._actors.at(machine, 0)  # whatever the machine is given to do, it hands over what it has of other days
         if self._embedded and not cards:
             memory_gb = machine_memory_gb()
             known = Probed(True, "", system(), labels(), None if memory_gb is None else memory_gb / slots)
-            return [self._joined(machine, known)]
+            return [*facts, self._joined(machine, known)]
         self._joining.add(name)
         self._probes.ask(machine, timed=not self._embedded)  # one machine compares with nothing
-        return []
+        return facts
+
+    def _came_back(self, machine_id: str | None) -> list[Fact]:
+        """A machine that is here under another address has left where it was, whether Ray knows yet or not."""
+        before = [machine for machine in self.named.values() if machine_id and machine.machine_id == machine_id]
+        facts = [fact for machine in before for fact in self._forget(machine, {"DeathReasonMessage": "it came back"})]
+        self._left |= {machine.node: machine_id or "" for machine in before}
+        return facts
 
     def _answered(self, name: str, probed: Probed) -> Fact:
         if name not in self._joining:
@@ -89,11 +109,26 @@ class Machines:
         facts: list[Fact] = []
         until = ray_state.get_draining_nodes()  # node -> milliseconds of the wall clock, or 0
         for machine in self.named.values():
+            due = machine.until - time.time() < UNTIL_LEAD_SECONDS and machine.name not in self._joining
+            if due and machine.node not in until:
+                self._let_go(machine)
+                until[machine.node] = int(1000 * machine.until)
+        for machine in self.named.values():
             if machine.node in until and machine.node not in self._draining and machine.name not in self._joining:
                 self._draining.add(machine.node)
                 left = until[machine.node] / 1000 - time.time() if until[machine.node] else 0.0
                 facts.append(MachineDraining(machine.name, round(self._clock() + max(0.0, left), 3)))
         return facts
+
+    def _let_go(self, machine: Machine) -> None:
+        """A machine that joined until some time has Ray take it back then."""
+        if machine.node in self._draining:
+            return  # said already
+        head, why = ray.get_runtime_context().gcs_address, "the time until which it joined is up"
+        try:
+            let_go(head, machine.node, max(machine.until, time.time() + _LAST_SECONDS), why)
+        except (UserError, RuntimeError) as error:  # it is left all the same, and its owner may take it away
+            log.warning("%s is not taken back: %s", machine.name, error)
 
     def _forget(self, machine: Machine, node: dict[str, Any]) -> list[Fact]:
         """Only an end that Ray was told of is one for sure: else the machine may be cut off and work on."""

@@ -1,4 +1,4 @@
-"""Who is in a fleet's Ray, asked of its head without joining it."""
+"""Who is in a fleet's Ray, and who is let go: asked of its head without joining it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.access import TOKEN, enter_fleet
+from coordinator.joining import ID, NAME
 from shared_store.errors import UserError
 
 _CONNECT_SECONDS = 3.0
@@ -35,10 +36,9 @@ def roster(address: str) -> list[Member]:
     """
     enter_fleet(os.environ, Path.home())
     from ray._private.internal_api import get_state_from_address
-    from ray._private.utils import read_ray_address
     from ray.exceptions import RaySystemError
 
-    head = (read_ray_address() or "") if address == "auto" else address
+    head = head_address(address)
     if not _answers(head):
         mend = "name the head as HOST:6379, or begin the fleet: foldfleet up cluster.yaml"
         raise UserError("no Ray answers", where=head or "this machine, where none was begun", mend=mend)
@@ -50,6 +50,31 @@ def roster(address: str) -> list[Member]:
         raise UserError("the head does not let this machine ask", where=head, mend=mend) from error
     finally:
         state.disconnect()
+
+
+def head_address(address: str) -> str:
+    """HOST:PORT of the head; `auto`: of the Ray that was begun on this machine, or nothing."""
+    if address != "auto":
+        return address
+    from ray._private.utils import read_ray_address
+
+    return read_ray_address() or ""
+
+
+def let_go(address: str, node: str, until: float, why: str) -> None:
+    """Have the head at `address` (host:port) take a node back at `until`, unix seconds.
+
+    Ray starts nothing there from now on, and ends the node when nothing of Ray's is left on it, at `until` at the
+    latest. A driver that uses the node sees that it drains, and has its folds leave in time.
+    """
+    import ray._raylet
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    client = vars(ray._raylet)["GcsClient"]  # its stub does not tell of it
+    taken, refusal = client(address=address).drain_node(node, reason, why, int(until * 1000))
+    if not taken:
+        raise UserError(f"the head does not let the machine go: {refusal}", where=address, mend="try again in a minute")
 
 
 def to_text(members: Sequence[Member]) -> str:
@@ -75,5 +100,5 @@ def _answers(address: str) -> bool:
 
 def _member(node: dict[str, Any]) -> Member:
     labels, host = node["Labels"], node["NodeManagerHostname"]
-    machine_id, name = labels.get("foldfleet-id", ""), labels.get("foldfleet-name", host)
+    machine_id, name = labels.get(ID, ""), labels.get(NAME, host)
     return Member(node["NodeID"], machine_id, name, node["NodeManagerAddress"], node["Alive"])

@@ -23,6 +23,7 @@ COMMANDS = {
     "down": "stop it",
     "machines": "who is in the fleet",
     "join": "this machine joins a fleet, or begins one (--head)",
+    "drain": "a machine is wanted back: its folds move on, and it leaves",
     "demo": "write the demo photos",
 }
 

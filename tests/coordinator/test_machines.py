@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from coordinator.actors import Machine
 from coordinator.config import FleetSection
-from coordinator.events import MachineCut, MachineDraining, MachineJoined, MachineLeft
+from coordinator.events import Fact, MachineCut, MachineDraining, MachineJoined, MachineLeft
 from coordinator.machines import Machines
 from workers.tasks import Probed
 
@@ -28,12 +29,17 @@ class Cluster:
         monkeypatch.setattr("coordinator.machines.ray.nodes", lambda: list(self.nodes.values()))
         monkeypatch.setattr("coordinator.machines.ray_state.get_draining_nodes", lambda: self.draining)
         monkeypatch.setattr("coordinator.machines.Probes", lambda _actors: self)
+        monkeypatch.setattr("coordinator.machines.ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="head"))
+        monkeypatch.setattr("coordinator.machines.let_go", lambda *given: self.let_go.append(given))
+        self.let_go: list[tuple[Any, ...]] = []
         actors: Any = self
         self.machines = Machines(FleetSection(address="auto"), actors, ("train",), lambda: 50.0)
 
-    def begin(self, name: str, node: str) -> None:
-        resources = {"CPU": 2.0}
-        self.nodes[node] = {"NodeID": node, "NodeManagerHostname": name, "Alive": True, "Resources": resources}
+    def begin(self, host: str, node: str, **labels: str) -> None:
+        """`labels`: what `foldfleet join` says of the machine: id, name, until."""
+        told = {f"foldfleet-{label}": value for label, value in labels.items()}
+        node_told = {"NodeID": node, "NodeManagerHostname": host, "Labels": told, "Resources": {"CPU": 2.0}}
+        self.nodes[node] = {**node_told, "Alive": True}
 
     def end(self, node: str, reason: int) -> None:
         self.nodes[node] |= {"Alive": False, "DeathReason": reason, "DeathReasonMessage": "so it was"}
@@ -48,7 +54,7 @@ class Cluster:
         self.asked.append(machine.name)
 
     def forget(self, machine: str) -> None:
-        self.asked.remove(machine)
+        self.asked = [one for one in self.asked if one != machine]
 
     def answers(self) -> list[tuple[str, Probed]]:
         found, self.found = self.found, []
@@ -100,3 +106,54 @@ def test_a_machine_that_ray_takes_back_is_told_of_once_with_when(cluster: Cluste
     assert isinstance(joined, MachineJoined) and isinstance(draining, MachineDraining)
     assert 3000 < draining.until - 50 <= 3600
     assert cluster.machines.changes() == []
+
+
+def met(cluster: Cluster) -> list[Fact]:
+    """All that is told until nothing more is; every probe passes."""
+    facts = cluster.machines.changes()
+    cluster.found = [(name, Probed(True)) for name in cluster.asked]
+    cluster.asked.clear()
+    return [*facts, *cluster.machines.changes()]
+
+
+def test_a_machine_has_the_name_that_it_joined_with(cluster: Cluster) -> None:
+    cluster.begin("localhost", "n1", id="1", name="attic")
+    cluster.begin("localhost", "n2", id="2", name="desk")
+    assert sorted(fact.machine for fact in met(cluster) if isinstance(fact, MachineJoined)) == ["attic", "desk"]
+
+
+def test_a_machine_that_is_back_under_another_address_is_the_same_one(cluster: Cluster) -> None:
+    cluster.begin("attic", "n1", id="1", name="attic")
+    met(cluster)
+    cluster.begin("attic", "n2", id="1", name="attic")  # Ray has not missed the first node yet
+    assert met(cluster) == [MachineCut("attic", "it came back"), MachineJoined("attic", 2, ("train",))]
+    assert cluster.machines.named["attic"].node == "n2" and met(cluster) == []
+    cluster.end("n1", UNEXPECTED)
+    assert met(cluster) == [] and cluster.machines.named["attic"].node == "n2"
+
+
+def test_of_two_nodes_of_one_machine_the_one_that_lives_stays(cluster: Cluster) -> None:
+    cluster.begin("attic", "n1", id="1", name="attic")
+    cluster.begin("attic", "n2", id="1", name="attic")  # which is the older one nobody says
+    met(cluster)
+    kept = cluster.machines.named["attic"].node
+    cluster.end(kept, UNEXPECTED)
+    met(cluster)
+    assert {kept, cluster.machines.named["attic"].node} == {"n1", "n2"}
+
+
+def test_a_machine_that_joined_until_some_time_is_let_go_then(cluster: Cluster) -> None:
+    tonight, soon = int(time.time() + 7200), int(time.time() + 300)
+    cluster.begin("desk", "n1", id="1", name="desk", until=str(tonight))
+    cluster.begin("attic", "n2", id="2", name="attic", until=str(soon))
+    leaving = [fact for fact in met(cluster) if isinstance(fact, MachineDraining)]
+    assert [fact.machine for fact in leaving] == ["attic"] and 290 < leaving[0].until - 50 <= 300
+    assert [given[:3] for given in cluster.let_go] == [("head", "n2", float(soon))]
+    assert cluster.machines.changes() == [] and len(cluster.let_go) == 1
+
+
+def test_a_machine_whose_time_was_up_before_anybody_looked_is_given_a_minute(cluster: Cluster) -> None:
+    cluster.begin("attic", "n1", id="1", name="attic", until=str(int(time.time() - 3600)))
+    facts = met(cluster)
+    assert isinstance(facts[-1], MachineDraining)
+    assert cluster.let_go[0][2] > time.time() + 30
