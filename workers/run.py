@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import errno
 import logging
+import math
 import secrets
 import socket
 import sys
@@ -25,6 +26,8 @@ from shared_store.cache import Cache
 from shared_store.commits import put_result, read_result
 from shared_store.errors import StoreDownError, StoreError, StoreFullError, UserError
 from shared_store.records import Result
+from shared_store.relayed import Door, open_relayed
+from shared_store.retrying import Retrying
 from shared_store.store import Store, open_store
 from workers.stopped import StoppedError
 from workers.tasks import (
@@ -60,10 +63,19 @@ class Place:
     threads: int
     single_committer: bool = False  # see `open_store`
     upload_share: float = 0.5  # of the link, for commits that go into the store while training goes on
+    orphan_seconds: float = math.inf  # see `workers.work`
+    door: Door | None = None  # to the process that reaches the store for this one
 
     def open_store(self) -> Store:
         """The store that all share."""
+        if self.door is not None:
+            return Store(Retrying(open_relayed(self.door)))
         return open_store(self.store_url, self.single_committer)
+
+    @property
+    def is_reached_through_ray(self) -> bool:
+        """Whether only a process that is part of the Ray cluster can open the store."""
+        return self.single_committer or self.store_url.startswith("head:")
 
     def open_tier(self) -> Store:
         """This machine's own tier of commits."""
@@ -71,15 +83,37 @@ class Place:
 
 
 def run(
-    task_json: Mapping[str, Any], attempt: int, place: Place, reporter: Reporter, micro_batch: int | None = None
+    task_json: Mapping[str, Any],
+    attempt: int,
+    place: Place,
+    reporter: Reporter,
+    micro_batch: int | None = None,
+    *,
+    unheard_seconds: Callable[[], float] = float,
 ) -> Outcome:
-    """Do one attempt at a task, or find that its result stands. `micro_batch` takes the place of the recipe's."""
+    """Do one attempt at a task, or find that its result stands. `micro_batch` takes the place of the recipe's.
+
+    `unheard_seconds`: how long nobody has asked for reports.
+    """
     task, tier = from_json(task_json), place.open_tier()
 
     def execute(store: Store, nonce: str) -> Result:
         cache = Cache(Path(place.cache_folder).expanduser(), place.cache_gb)
-        name, spec, share = task_id(task), spec_hash(task), place.upload_share
-        work = Work(name, spec, attempt, nonce, store, cache, reporter, place.device, place.threads, share, micro_batch)
+        work = Work(
+            task_id(task),
+            spec_hash(task),
+            attempt,
+            nonce,
+            store,
+            cache,
+            reporter,
+            place.device,
+            place.threads,
+            place.upload_share,
+            micro_batch,
+            place.orphan_seconds,
+            unheard_seconds,
+        )
         return _execute(task, work, tier)
 
     with _held(tier, task):
@@ -89,15 +123,7 @@ def run(
                 forget(tier, outcome.task)
             except StoreError as error:  # it is tried again when the next slot begins on this machine
                 log.warning("what lies on this machine of %s stays: %s", outcome.task, error)
-    _free_card()
     return outcome
-
-
-def _free_card() -> None:
-    """Give back what torch keeps of a card for later: a slot may idle, while others share the card."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

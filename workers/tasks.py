@@ -159,6 +159,8 @@ class Progress:
     commit: int | None = None  # number of the newest commit, when this report follows one
     note: str = ""  # a sentence for people, e.g. "resumed at epoch 2, step 31"
     best_epoch: int | None = None  # the finished epoch with the best validation so far, counted from 1
+    card_memory_gb: float | None = None  # that this task takes of its card
+    card_celsius: float | None = None
 
     @property
     def says_nothing(self) -> bool:

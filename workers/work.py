@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared_store.cache import Cache
@@ -24,3 +26,5 @@ class Work:
     threads: int = 1  # torch threads; part of what makes a CPU run repeat to the bit
     upload_share: float = 0.5  # of the link, for commits that go into the store while training goes on
     micro_batch: int | None = None  # images on the card at once, in place of the recipe's; divides its batch_size
+    orphan_seconds: float = math.inf  # without the store and without being asked for reports: then it ends itself
+    unheard_seconds: Callable[[], float] = float  # how long nobody has asked; zero where nobody would
