@@ -1,4 +1,4 @@
-"""The slots' processes: one long-lived Ray actor each, hired on a machine, asked what it is worth, dismissed.
+"""The slots' actors: one long-lived Ray process each, hired on a machine, asked what it is worth, dismissed.
 
 A slot takes no CPU in Ray's books (plan.py is the one placer, and Tune's trials find the CPUs free while slots idle), a
 GPU where there is one, and is never restarted or retried by Ray: a slot that was dismissed gets a fresh process when it
@@ -8,6 +8,7 @@ is next hired.
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from workers.run import Place
 from workers.slot import Slot
 from workers.tasks import Probed
 
-PROBE_SECONDS = 90.0  # for a new process, which loads torch first
+PROBE_SECONDS = 90.0  # for a new actor, whose first task loads torch
 _ANSWER_SECONDS = 10.0  # for a value that Ray says is there
 _ONE_TASK_AND_ONE_CALL = 2  # threads: reports and stops come while a task runs
 
@@ -43,7 +44,7 @@ class Actors:
     """The processes at work, by their place."""
 
     def __init__(self, settings: FleetSection, store: StoreSection, cache_folder: str, single_committer: bool) -> None:
-        self._threads, self._store = settings.threads, store
+        self._settings, self._store = settings, store
         self._cache_folder, self._single_committer = cache_folder, single_committer
         self._slots: dict[Where, Any] = {}
 
@@ -51,7 +52,7 @@ class Actors:
         """The actor of a slot, a fresh one where there is none."""
         place = (machine.name, slot)
         if place not in self._slots:
-            self._slots[place] = self._hired(machine)
+            self._slots[place] = self._hired(machine, slot)
         return self._slots[place]
 
     def of(self, place: Where) -> Any | None:
@@ -74,10 +75,11 @@ class Actors:
         found: list[int] = ray.get([slot.process.remote() for slot in self._slots.values()], timeout=60.0)
         return found
 
-    def _hired(self, machine: Machine) -> Any:
+    def _hired(self, machine: Machine, slot: int) -> Any:
         device = "cuda:0" if machine.gpus else "cpu"  # Ray shows a slot its own card only
-        environment = {"OMP_NUM_THREADS": str(self._threads), "NO_ALBUMENTATIONS_UPDATE": "1"}
+        environment = {"OMP_NUM_THREADS": str(self._settings.threads), "NO_ALBUMENTATIONS_UPDATE": "1"}
         options = {
+            "name": f"slot{slot}@{machine.name} {secrets.token_hex(4)}",  # unique: another run may be on these machines
             "num_cpus": 0,
             "num_gpus": machine.gpus,
             "max_restarts": 0,
@@ -91,9 +93,10 @@ class Actors:
             self._cache_folder,
             self._store.cache_gb,
             device,
-            self._threads,
+            self._settings.threads,
             self._single_committer,
             self._store.upload_share,
+            60 * self._settings.orphan_minutes,
         )
         return ray.remote(Slot).options(**options).remote(place)
 

@@ -86,6 +86,8 @@ class FleetSection(Section):
     """Tries before a crashing task is given up. A lost machine does not count."""
     hang_minutes: Annotated[float, Field(gt=0)] = 30
     """A fold without any sign of life for this long is ended, and goes on from its last commit."""
+    orphan_minutes: Annotated[float, Field(gt=0)] = 30
+    """A fold that no coordinator has asked for reports for this long commits where it can, and ends itself."""
     pin: dict[str, str] = {}
     """Folds that run on one machine only: `{fold3: attic, student/fold1: desk}`."""
     needs: dict[str, NeedsSection] = {}

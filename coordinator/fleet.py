@@ -1,7 +1,7 @@
 """The Ray port: which machines there are, start, stop, and what became of it. cluster.py begins Ray.
 
-Ray starts processes; it decides nothing. A slot whose process dies reports the loss, and gets a fresh process with its
-next task (actors.py).
+Ray starts processes; it decides nothing. A task runs in a process that its slot's actor begins, and a fault ends with
+it; an actor that dies itself is reported as a loss, and its slot gets a fresh one with its next task (actors.py).
 """
 
 from __future__ import annotations
@@ -226,12 +226,12 @@ class RayFleet:
         except RayTaskError as error:  # the door itself failed, such as workers of another version there
             outcome = Outcome(task, attempt, Failure.CRASHED, str(error.cause), run.place[0], traceback=str(error))
             ran = Ran(outcome, ())
+            self._actors.dismiss(run.place)
         except RayError as error:
             if self._is_of_its_machine(run, error):
                 return []
             ran = Ran(Outcome(task, attempt, Failure.LOST, first_line(error), run.place[0]), ())
+            self._actors.dismiss(run.place)
         facts = self._fetched(run, ANSWER_SECONDS)  # a request under way took its reports out of the slot
         del self._runs[task, attempt]
-        if ran.outcome.failure in (Failure.LOST, Failure.CRASHED, Failure.OUT_OF_MEMORY):
-            self._actors.dismiss(run.place)  # what a fault left in the process must not reach the next task
         return [*facts, *(Progressed(progress) for progress in ran.reports), TaskEnded(ran.outcome)]

@@ -197,12 +197,17 @@ def open_store(
     `single_committer`: the disk there cannot let one of several writers win; one process of the Ray cluster that this
     process belongs to commits for all.
     """
+    return Store(Retrying(open_shared(url, single_committer), tell=tell))
+
+
+def open_shared(url: str, single_committer: bool) -> Backend:
+    """The disk at a path or URL, without patience: see `open_store`."""
     backend = open_backend(url)
     if single_committer:
         from shared_store.head import committed_by_one  # Ray takes seconds to load
 
         backend = committed_by_one(backend, partial(open_backend, url))
-    return Store(Retrying(backend, tell=tell))
+    return backend
 
 
 def open_backend(url: str) -> Backend:

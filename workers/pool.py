@@ -13,8 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
 from typing import Any, TypeVar
 
-import cv2
-
 from shared_store.errors import UserError
 
 Answer = TypeVar("Answer")
@@ -51,7 +49,7 @@ def _by_others(work: Callable[..., Answer], jobs: Sequence[tuple[Any, ...]], pro
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_process) as pool:
         try:
-            with _without_main():  # `map` starts every process at once
+            with without_main():  # `map` starts every process at once
                 answers = pool.map(work, *zip(*jobs, strict=True), chunksize=_JOBS_AT_ONCE)
             yield from answers
         except BrokenProcessPool as error:
@@ -63,7 +61,7 @@ def _by_others(work: Callable[..., Answer], jobs: Sequence[tuple[Any, ...]], pro
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Hide the running script from processes being started: each would run its imports, torch and Ray among them."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -74,5 +72,7 @@ def _without_main() -> Iterator[None]:
 
 
 def _start_process() -> None:
+    import cv2
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     cv2.setNumThreads(1)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import errno
 import logging
+import math
 import secrets
 import socket
 import sys
@@ -25,6 +26,8 @@ from shared_store.cache import Cache
 from shared_store.commits import put_result, read_result
 from shared_store.errors import StoreDownError, StoreError, StoreFullError, UserError
 from shared_store.records import Result
+from shared_store.relayed import Door, open_relayed
+from shared_store.retrying import Retrying
 from shared_store.store import Store, open_store
 from workers.stopped import StoppedError
 from workers.tasks import (
@@ -60,10 +63,19 @@ class Place:
     threads: int
     single_committer: bool = False  # see `open_store`
     upload_share: float = 0.5  # of the link, for commits that go into the store while training goes on
+    orphan_seconds: float = math.inf  # without being asked for reports: then a task stops itself
+    door: Door | None = None  # to the process that reaches the store for this one
 
     def open_store(self) -> Store:
         """The store that all share."""
+        if self.door is not None:
+            return Store(Retrying(open_relayed(self.door)))
         return open_store(self.store_url, self.single_committer)
+
+    @property
+    def is_reached_through_ray(self) -> bool:
+        """Whether only a process that is part of the Ray cluster can open the store."""
+        return self.single_committer or self.store_url.startswith("head:")
 
     def open_tier(self) -> Store:
         """This machine's own tier of commits."""
@@ -89,15 +101,7 @@ def run(
                 forget(tier, outcome.task)
             except StoreError as error:  # it is tried again when the next slot begins on this machine
                 log.warning("what lies on this machine of %s stays: %s", outcome.task, error)
-    _free_card()
     return outcome
-
-
-def _free_card() -> None:
-    """Give back what torch keeps of a card for later: a slot may idle, while others share the card."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import pytest
 import ray
 import torch
 from fake_fleet import FakeFleet
+from processes import alive, child_processes, eventually, is_agent
 from safetensors.torch import load
 from tiny_fold import tiny_task
 
@@ -47,45 +48,6 @@ from workers.tier import open_tier
 LEFT_HERE = "teacher-left-here-0"
 LONG = 10_000  # epochs, for folds that a test stops or kills
 PATIENCE_SECONDS = 120.0
-
-
-def child_processes(parent: int) -> set[int]:
-    """All living descendants of a process, from /proc."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, parent_id = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue  # ended while we looked
-        if state != "Z":
-            parents[int(folder.name)] = int(parent_id)
-    found: set[int] = set()
-    while grown := {child for child, above in parents.items() if above in found | {parent}} - found:
-        found |= grown
-    return found
-
-
-def alive(processes: set[int]) -> set[int]:
-    return {process for process in processes if status(process) not in ("", "Z")}
-
-
-def status(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def is_agent(process: int) -> bool:
-    """Ray's two agents do no work of ours; when their node is killed they end by themselves, after a minute."""
-    return b"Agent" in Path(f"/proc/{process}/cmdline").read_bytes()
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return holds()
 
 
 def chosen(task: SearchTask, _store: Store) -> Result:
