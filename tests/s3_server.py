@@ -32,18 +32,18 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def running_s3(folder: Path) -> Iterator[S3Server]:
+def running_s3(folder: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
     """Start a server that keeps its log and its AWS files in `folder`, and end it afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "server.log").open("wb") as log:
-        command = [sys.executable, "-W", "ignore", str(Path(__file__))]
+        command = [sys.executable, "-W", "ignore", str(Path(__file__)), address]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         assert process.stdin is not None
         assert process.stdout is not None
         try:
             port = process.stdout.readline().decode().strip()  # printed once it listens
             assert port, f"the S3 server did not start:\n{(folder / 'server.log').read_text()}"
-            endpoint_url = f"http://127.0.0.1:{port}"
+            endpoint_url = f"http://{address}:{port}"
             with urllib.request.urlopen(urllib.request.Request(f"{endpoint_url}/{BUCKET}", method="PUT"), timeout=30):
                 pass
             yield S3Server(endpoint_url, _environment(folder, endpoint_url))
@@ -85,7 +85,7 @@ def _serve() -> None:
         with one_at_a_time if "HTTP_IF_NONE_MATCH" in environ else contextlib.nullcontext():
             return moto(environ, start_response)
 
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    server = make_server(sys.argv[1], 0, application, threaded=True, request_handler=MotoRequestHandler)
     os.environ["MOTO_PORT"] = str(server.port)
     sys.stdout.write(f"{server.port}\n")
     sys.stdout.flush()

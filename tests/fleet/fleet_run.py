@@ -26,6 +26,7 @@ class FleetRun:
         self._command = ["ray", "submit", str(operator.cluster), "jobs/pipeline.py", "--", "photos"]
         self._command += ["--config", "foldfleet/configs/tiny.yaml", "--fleet.address", "auto", "--store", self.store]
         self._command += ["--run", "run", *OVERRIDES]
+        self.words = " ".join(["--fleet.address auto", *OVERRIDES])
         self.process: subprocess.Popen[bytes]
 
     def begin(self, *more: str) -> FleetRun:
@@ -95,6 +96,21 @@ def training_on(events: Sequence[Event], machine: str, epochs: int) -> str | Non
             in_the_middle = epochs <= seen["epoch"] < seen["epochs"] - 1
             return str(seen["task"]) if in_the_middle and has_committed(events, seen["task"]) else None
     return None
+
+
+def training_seconds(events: Sequence[Event]) -> dict[str, float]:
+    """How long each machine had a training task, by the journal's clock."""
+    began: dict[tuple[str, int], tuple[str, float]] = {}
+    seconds: dict[str, float] = {}
+    for event in events:
+        if event["event"] == "Start":
+            began[event["task"], event["attempt"]] = (event["machine"], event["at"])
+        elif event["event"] == "TaskEnded":
+            outcome = event["outcome"]
+            machine, at = began.pop((outcome["task"], outcome["attempt"]))
+            if outcome["task"].startswith(("teacher", "student")):
+                seconds[machine] = seconds.get(machine, 0.0) + event["at"] - at
+    return seconds
 
 
 def has_committed(events: Sequence[Event], task: str) -> bool:

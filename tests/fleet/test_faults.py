@@ -95,6 +95,31 @@ def late_machine(operator: Operator, run: FleetRun) -> None:
     operator.up()
 
 
+def drained(operator: Operator, run: FleetRun) -> None:
+    """Its owner wants the machine back in 30 seconds: its fold leaves with every step, and then it does."""
+    task = run.until_training_on("a")
+    ran = operator.on("head", "foldfleet drain a --in 30s")
+    assert ran.returncode == 0 and "a has left the fleet" in ran.stdout, ran.stdout + ran.stderr
+    events = run.events()
+    assert lost_steps(events, task) == 0 and any(event["event"] == "MachineDraining" for event in events)
+
+
+def new_address(operator: Operator, run: FleetRun) -> None:
+    """A machine loses its power and comes back under another address: it is the same machine, by its own id."""
+    run.until_training_on("a")
+    operator.lab.kill("a", silent=True)
+    operator.lab.boot("a", number=12)
+    ran = operator.on("a", f"foldfleet join {operator.lab.address('head')}:6379 --cpus 1")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    run.until(lambda events: names(events).count("a") > 1, "it is back by its name", 120.0)
+    assert set(names(run.events())) == {"driver", "head", "a", "b", "c"}
+
+
+def names(events: list[Event]) -> list[str]:
+    """Of the machines that joined, in order."""
+    return [event["machine"] for event in events if event["event"] == "MachineJoined"]
+
+
 def two_coordinators(operator: Operator, run: FleetRun) -> None:
     """A second command is refused while the first lives, and ends it when told to take over."""
     run.until_training_on("a")
@@ -117,6 +142,8 @@ FAULTS: dict[str, Fault] = {
     "driver-killed": driver_killed,
     "head-power-cut": head_power_cut,
     "late-machine": late_machine,
+    "drained": drained,
+    "new-address": new_address,
     "two-coordinators": two_coordinators,
 }
 
@@ -145,6 +172,9 @@ def restore(operator: Operator, name: str) -> None:
     operator.lab.heal("a")
     if name == "full-disk":
         operator.lab.run("a", "umount", "-l", CACHE)
+    if name == "new-address":
+        operator.lab.kill("a")
+        operator.lab.boot("a", number=2)
     operator.up()
 
 

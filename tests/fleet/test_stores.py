@@ -1,0 +1,63 @@
+"""The same run with the other kinds of stores: an SFTP server that every machine reaches, and an S3 bucket."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from fleet.fleet_run import REPEATED, FleetRun
+from fleet.operator import Operator
+from s3_server import running_s3
+
+from shared_store.commits import read_result
+from shared_store.store import Store, open_store
+
+Results = dict[str, dict[str, str]]
+
+
+def results_of(store: Store, tasks: Results) -> Results:
+    """Hashes of what must be the same bytes, of the same tasks."""
+    found = {task: read_result(store, task) for task in tasks}
+    return {
+        task: {name: blob for name, blob in result.blobs.items() if name in REPEATED}
+        for task, result in found.items()
+        if result is not None
+    }
+
+
+@pytest.mark.timeout(600)
+def test_a_run_with_its_store_on_an_sftp_server(operator: Operator, undisturbed: Results) -> None:
+    server = operator.lab.address("head")
+    for host in operator.lab.hosts:
+        ssh = operator.lab.home(host) / ".ssh"
+        shutil.copy(operator.lab.key, ssh / "id_ed25519")
+        operator.lab.run(host, "sh", "-c", f"ssh-keyscan {server} >> /root/.ssh/known_hosts 2> /dev/null")
+    run = FleetRun(operator, "sftp", f"sftp://root@{server}/root/stores/sftp").begin()
+    try:
+        run.finish()
+    finally:
+        operator.forget(run.process)
+    assert run.results() == undisturbed
+
+
+@pytest.mark.timeout(600)
+def test_a_run_with_its_store_in_an_s3_bucket(
+    operator: Operator, undisturbed: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_s3(tmp_path, operator.lab.switch.operator) as server:
+        for host in operator.lab.hosts:
+            folder = operator.lab.home(host) / ".aws"
+            folder.mkdir(exist_ok=True)
+            (folder / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {server.endpoint_url}\n")
+            (folder / "credentials").write_text(
+                "[default]\naws_access_key_id = tester\naws_secret_access_key = secret\n"
+            )
+        run = FleetRun(operator, "s3", server.url("run")).begin()
+        try:
+            run.finish()
+        finally:
+            operator.forget(run.process)
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        assert results_of(open_store(server.url("run")), undisturbed) == undisturbed
