@@ -13,6 +13,7 @@ from s3_server import running_s3
 from shared_store.commits import read_result
 from shared_store.store import Store, open_store
 
+CREDENTIALS = "[default]\naws_access_key_id = tester\naws_secret_access_key = secret\n"
 Results = dict[str, dict[str, str]]
 
 
