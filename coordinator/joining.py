@@ -150,7 +150,7 @@ def outward_address() -> str:
             return str(towards.getsockname()[0])
     except OSError as error:
         raise UserError(
-            f"this machine's address is not known: {error}", where="join --head", mend="--node-ip"
+            f"this machine's address is not known: {error}", where="join --head", mend="give it with --node-ip"
         ) from error
 
 

@@ -70,7 +70,8 @@ def _join(arguments: Sequence[str]) -> None:
         node_ip = given.node_ip or (launchers and address_in(launchers)) or outward_address()
     else:
         print(f"asking {given.address} ...", flush=True)
-        node_ip = given.node_ip or own_address(given.address)
+        towards = own_address(given.address)  # also a look whether anybody is there
+        node_ip = given.node_ip or towards
     door = Door(
         head=given.address or None,
         machine=machine_id(Path.home() / ".foldfleet"),
@@ -84,12 +85,8 @@ def _join(arguments: Sequence[str]) -> None:
         autoscaling_config=given.autoscaling_config,
     )
     enter(door, RayCommands(environment), print)
-    step = (
-        f"foldfleet join {node_ip}:{given.port} on each other machine"
-        if given.head
-        else f"foldfleet machines {given.address}"
-    )
-    done(f"{name} ({node_ip}) is in the fleet", step)
+    step = f"machines {given.address}" if given.address else f"join {node_ip}:{given.port}, on each other machine"
+    done(f"{name} ({node_ip}) is in the fleet", f"foldfleet {step}")
 
 
 if __name__ == "__main__":
