@@ -27,6 +27,7 @@ class Member:
     name: str
     address: str
     alive: bool
+    doors: tuple[str, ...] = ()  # "HOST:PORT", what every other machine must reach
 
 
 def roster(address: str) -> list[Member]:
@@ -85,7 +86,8 @@ def to_text(members: Sequence[Member]) -> str:
 def from_text(output: str) -> list[Member]:
     """What a process printed that was asked for such a line; nothing where it failed."""
     lines = [line for line in output.splitlines() if line.startswith(_MARK)]
-    return [Member(**member) for member in json.loads(lines[-1].removeprefix(_MARK))] if lines else []
+    found = json.loads(lines[-1].removeprefix(_MARK)) if lines else []
+    return [Member(**{**member, "doors": tuple(member["doors"])}) for member in found]
 
 
 def _answers(address: str) -> bool:
@@ -101,4 +103,6 @@ def _answers(address: str) -> bool:
 def _member(node: dict[str, Any]) -> Member:
     labels, host = node["Labels"], node["NodeManagerHostname"]
     machine_id, name = labels.get(ID, ""), labels.get(NAME, host)
-    return Member(node["NodeID"], machine_id, name, node["NodeManagerAddress"], node["Alive"])
+    address = node["NodeManagerAddress"]
+    doors = tuple(f"{address}:{node[port]}" for port in ("NodeManagerPort", "ObjectManagerPort"))
+    return Member(node["NodeID"], machine_id, name, address, node["Alive"], doors)

@@ -62,7 +62,7 @@ class Session:
         """
         text, where = "", "the command line"
         if config is not None:
-            text, where = _read_config(config), config
+            text, where = read_config(config), config
         overrides = [(key, _absolute(value) if key in _PLACES else value) for key, value in overrides]
         experiment = parse(text, where, overrides)
         store = _reached(experiment, console)
@@ -199,7 +199,8 @@ def _absolute(place: object) -> object:
     return str(Path(place).expanduser().absolute()) if isinstance(place, str) else place
 
 
-def _read_config(config: str) -> str:
+def read_config(config: str) -> str:
+    """The text of a configuration's file. UserError where it cannot be read."""
     try:
         return Path(config).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -50,7 +50,7 @@ def parse_arguments(name: str, story: str, arguments: Sequence[str]) -> RunArgum
     program = f"foldfleet {name}"
     if "-h" in arguments or "--help" in arguments:
         tyro.cli(_WithSections, prog=program, description=f"{story}\n\n{_RECIPES}", args=["--help"])
-    rest, overrides_given = _split_off_sections(arguments, program)
+    rest, overrides_given = split_off_sections(arguments, program)
     known, unknown = tyro.cli(RunArguments, prog=program, description=story, args=rest, return_unknown_args=True)
     if unknown:
         raise _unknown(unknown[0], program)
@@ -61,7 +61,7 @@ def parse_arguments(name: str, story: str, arguments: Sequence[str]) -> RunArgum
     return dataclasses.replace(known, overrides=tuple(overrides))
 
 
-def _split_off_sections(words: Sequence[str], program: str) -> tuple[list[str], list[tuple[str, object]]]:
+def split_off_sections(words: Sequence[str], program: str) -> tuple[list[str], list[tuple[str, object]]]:
     """The words without `--recipe.epochs 3` or `--recipe.epochs=3`, and those as ("recipe.epochs", 3)."""
     rest: list[str] = []
     overrides: list[tuple[str, object]] = []

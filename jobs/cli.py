@@ -22,6 +22,7 @@ COMMANDS = {
     "up": "begin the fleet that cluster.yaml names",
     "down": "stop it",
     "machines": "who is in the fleet",
+    "doctor": "look at every machine before hours are spent",
     "join": "this machine joins a fleet, or begins one (--head)",
     "drain": "a machine is wanted back: its folds move on, and it leaves",
     "demo": "write the demo photos",
