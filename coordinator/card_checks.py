@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from coordinator.findings import Finding, failed, warned, well
-from workers.cards import Card
-from workers.examined import Examined
+from workers.examined import Card, Examined
 from workers.footprint import Footprint
 
 # The oldest driver for all of a CUDA's minor versions: NVIDIA's table of minor version compatibility

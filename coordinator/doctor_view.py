@@ -47,3 +47,11 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> None:
         if one.mend:
             table.add_row("", "", "", f"-> {escape(one.mend)}")
     console.print(table, highlight=False)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """`4 machines examined: 1 fail, 0 warn`."""
+    machines = len({one.machine for one in findings})
+    counts = {state: sum(one.state is state for one in findings) for state in (State.FAIL, State.WARN)}
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return f"{machines} machine{'s' * (machines > 1)} examined: {told}"

@@ -7,7 +7,7 @@ it; an actor that dies itself is reported as a loss, and its slot gets a fresh o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ from coordinator.events import (
     TaskEnded,
 )
 from coordinator.machines import Machines
+from coordinator.measured import Known
 from shared_store.records import Result
 from shared_store.store import Store, open_store
 from workers.run import guarded
@@ -110,11 +111,12 @@ class RayFleet:
         single_committer: bool = False,
         *,
         clock: Callable[[], float] = time.monotonic,
+        measured: Mapping[str, Known] | None = None,
     ) -> None:
-        """`clock`: the ledger's, in seconds."""
+        """`clock`: the ledger's, in seconds. `measured`: what is known of machines before they are probed, by id."""
         self._store, self._search, self._single_committer = store, search, single_committer
         self._actors = Actors(settings, store, cache_folder, single_committer)
-        self._machines = Machines(settings, self._actors, WORKER_KINDS, clock)
+        self._machines = Machines(settings, self._actors, WORKER_KINDS, clock, measured or {})
         self._runs: dict[tuple[str, int], _Run] = {}  # by (task, attempt)
         self._outbox: list[Fact] = [MachineJoined(DRIVER, 1, (SearchTask.kind,))]
         self._ends_ray = not ray.is_initialized()  # else it was for a store on the head, and goes on to be

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import socket
+import statistics
 from collections import defaultdict
+from pathlib import Path
 
 from coordinator.config import Experiment
 from coordinator.data import RunData
@@ -17,6 +19,7 @@ from coordinator.forecast_plays import Question
 from coordinator.graph import Graph
 from coordinator.journal import read_journal
 from coordinator.ledger import Ledger
+from coordinator.measured import MeasuredMachine, read_measured, recipe_key
 from coordinator.moves import Moves
 from coordinator.placing import rules_of
 from coordinator.run_files import JOURNAL
@@ -40,7 +43,7 @@ def ask(
     """
     graph = data.graph(session.experiment)
     given = None if machines is None else machines_of(machines)
-    known = None if epoch_seconds is not None else _journaled(session, graph)
+    known = None if epoch_seconds is not None else _journaled(session, graph) or _measured(session, data, graph)
     if known is None:
         slots = slots_here(session.experiment)
         own = (MachineModel(socket.gethostname(), 1.0, slots),)
@@ -104,6 +107,46 @@ def _given(graph: Graph, machines: tuple[MachineModel, ...], seconds: float) -> 
     largest = max(sizes.values(), default=1)
     each = {name: seconds * (size / largest) ** 2 for name, size in sizes.items()}
     return Basis(machines, each, Moves().seconds(""), f"at {seconds:g} seconds an epoch, as given")
+
+
+def _measured(session: Session, data: RunData, graph: Graph) -> Basis | None:
+    """By what `foldfleet doctor` found of the fleet that the run is to use; None where it did not try these recipes."""
+    fleet = read_measured(Path.home())
+    recipes = [variant.recipe for variant in session.experiment.variants() if variant.repeat == 0]
+    speeds = fleet.speeds(recipes)
+    if session.experiment.fleet.address is None or not speeds:
+        return None
+    from workers.trial import Trial  # torch takes seconds to load
+
+    machines = tuple(_model(fleet.machines[name], speed) for name, speed in sorted(speeds.items()))
+    each: dict[str, float] = {}
+    rows = [row for row in data.table if row.part == "train"]
+    for name, task in graph.tasks.items():
+        if isinstance(task, TrainTask):
+            recipe = Recipe.model_validate(task.recipe)
+            scored = sum(row.fold in task.held_out for row in rows)
+            steps = {machine: fleet.machines[machine].steps[recipe_key(recipe)] for machine in speeds}
+            trials = {machine: Trial(one.step_seconds, one.image_seconds) for machine, one in steps.items()}
+            each[name] = statistics.median(
+                speeds[machine] * trial.epoch_seconds(recipe, len(rows) - scored, scored)
+                for machine, trial in trials.items()
+            )
+    said = "from the steps that `foldfleet doctor` tried, without the reading of photos"
+    return Basis(machines, each, Moves().seconds(""), said)
+
+
+def _model(one: MeasuredMachine, speed: float) -> MachineModel:
+    return MachineModel(
+        one.name,
+        speed,
+        one.slots,
+        memory_gb=one.memory_gb,
+        system=one.system,
+        told_speed=speed,
+        link_mb_per_second=one.link_mb_per_second,
+        gpu=one.gpu,
+        bits=one.bits,
+    )
 
 
 def _tried(session: Session, data: RunData, graph: Graph, machines: tuple[MachineModel, ...]) -> Basis:

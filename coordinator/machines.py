@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -14,6 +14,7 @@ from coordinator.actors import Actors, Machine, Probes
 from coordinator.config import FleetSection
 from coordinator.events import Fact, MachineCut, MachineDraining, MachineJoined, MachineLeft, MachineProbed
 from coordinator.joining import ID, NAME, UNTIL
+from coordinator.measured import Known
 from coordinator.roster import let_go
 from shared_store.errors import UserError
 from workers.probe import labels, machine_memory_gb, system
@@ -29,11 +30,17 @@ class Machines:
     """The machines of the Ray that this process is connected to, by the names that the ledger knows them by."""
 
     def __init__(
-        self, settings: FleetSection, actors: Actors, kinds: tuple[str, ...], clock: Callable[[], float]
+        self,
+        settings: FleetSection,
+        actors: Actors,
+        kinds: tuple[str, ...],
+        clock: Callable[[], float],
+        measured: Mapping[str, Known],
     ) -> None:
-        """`kinds`: of the tasks that a machine takes. `clock`: the ledger's, in seconds."""
+        """`kinds`: of the tasks that a machine takes. `clock`: the ledger's, in seconds. `measured`: by machine id."""
         self.named: dict[str, Machine] = {}
         self._settings, self._actors, self._kinds, self._clock = settings, actors, kinds, clock
+        self._measured = measured
         self._embedded = settings.address is None
         self._joining: set[str] = set()  # machines whose probe is awaited before they are told of
         self._draining: set[str] = set()  # nodes
@@ -143,6 +150,7 @@ class Machines:
         return [MachineLeft(machine.name, why) if orderly else MachineCut(machine.name, why)]
 
     def _joined(self, machine: Machine, probed: Probed) -> MachineJoined:
+        known = self._measured.get(machine.machine_id or "", Known())
         return MachineJoined(
             machine.name,
             machine.slots,
@@ -151,6 +159,7 @@ class Machines:
             memory_gb=probed.memory_gb,
             system=probed.system,
             labels=probed.labels,
-            speed=probed.speed,
+            speed=known.speed or probed.speed,
+            link_mb_per_second=known.link_mb_per_second,
             bits=probed.bits,
         )

@@ -8,6 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.fleet_file import FleetFile
+
 _CONNECT_SECONDS = 10
 _SHELL_NOISE = ("cannot set terminal process group", "no job control in this shell")
 
@@ -55,3 +57,8 @@ class Remote:
             return Answer(255, "", "there is no ssh command on this machine")
         errors = [line for line in ran.stderr.splitlines() if not any(noise in line for noise in _SHELL_NOISE)]
         return Answer(ran.returncode, ran.stdout, os.linesep.join(errors))
+
+
+def remote_of(fleet: FleetFile) -> Remote:
+    """How a fleet's machines are reached. FOLDFLEET_SSH_CONFIG names another file than ~/.ssh/config."""
+    return Remote(fleet.auth.ssh_user, fleet.key, os.environ.get("FOLDFLEET_SSH_CONFIG"))

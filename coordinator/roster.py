@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,11 @@ def from_text(output: str) -> list[Member]:
     return [Member(**{**member, "doors": tuple(member["doors"])}) for member in found]
 
 
+def doors_of(node: Mapping[str, Any]) -> tuple[str, ...]:
+    """What every other machine must reach of a node, as HOST:PORT."""
+    return tuple(f"{node['NodeManagerAddress']}:{node[port]}" for port in ("NodeManagerPort", "ObjectManagerPort"))
+
+
 def _answers(address: str) -> bool:
     """Whether somebody listens there: Ray's own client waits most of a minute to find out."""
     host, _, port = address.rpartition(":")
@@ -103,6 +108,4 @@ def _answers(address: str) -> bool:
 def _member(node: dict[str, Any]) -> Member:
     labels, host = node["Labels"], node["NodeManagerHostname"]
     machine_id, name = labels.get(ID, ""), labels.get(NAME, host)
-    address = node["NodeManagerAddress"]
-    doors = tuple(f"{address}:{node[port]}" for port in ("NodeManagerPort", "ObjectManagerPort"))
-    return Member(node["NodeID"], machine_id, name, address, node["Alive"], doors)
+    return Member(node["NodeID"], machine_id, name, node["NodeManagerAddress"], node["Alive"], doors_of(node))

@@ -23,6 +23,7 @@ from coordinator.footprints import reckon, refuse_too_large
 from coordinator.generation import Hold, Watch, driving
 from coordinator.graph import Graph
 from coordinator.ledger import Ledger, State
+from coordinator.measured import Known, known_machines, read_measured
 from coordinator.run_files import journal_here, with_run_files_here
 from coordinator.unfit import REFUSED
 from coordinator.view import View, summary
@@ -129,6 +130,7 @@ class Session:
                     run_search,
                     alone,
                     clock=clock,
+                    measured=self._measured(),
                 )
             ) as fleet,
             StopSignal() as stop,
@@ -148,6 +150,13 @@ class Session:
         self.say(summary(ledger))
         _check_ending(self.experiment, ledger, hold)
         return ledger
+
+    def _measured(self) -> dict[str, Known]:
+        """What `foldfleet doctor` found of the fleet's machines, where this run is to use them."""
+        if self.experiment.fleet.address is None:
+            return {}
+        recipes = [variant.recipe for variant in self.experiment.variants() if variant.repeat == 0]
+        return known_machines(read_measured(Path.home()), recipes)
 
     def _tell_changes(self, before: Experiment) -> None:
         old, new = _flat(before.model_dump(mode="json")), _flat(self.experiment.model_dump(mode="json"))

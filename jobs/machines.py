@@ -39,7 +39,7 @@ def _machines(arguments: Sequence[str]) -> None:
     for member in sorted(members, key=lambda member: (not member.alive, member.name)):
         table.add_row(member.name, member.address, "alive" if member.alive else "lost or gone", member.machine_id)
     terminal().print(table)
-    done(f"{sum(member.alive for member in members)} machines are in the fleet", "foldfleet doctor")
+    done(f"{sum(member.alive for member in members)} machines are in the fleet", f"foldfleet doctor {given.head}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import tyro
 
 from coordinator.fleet_file import read_fleet_file
 from coordinator.launch import Launcher, launch_by_ray
-from coordinator.remote import Remote
+from coordinator.remote import remote_of
 from jobs.console import command, done
 
 
@@ -34,8 +33,7 @@ def launcher(path: Path, log: str) -> Launcher:
     """The fleet of a file, and Ray's launcher with a log of its own."""
     fleet = read_fleet_file(path)
     path_of_log = Path.home() / ".foldfleet" / log
-    remote = Remote(fleet.auth.ssh_user, fleet.key, os.environ.get("FOLDFLEET_SSH_CONFIG"))
-    return Launcher(path, fleet, remote.run, launch_by_ray(path_of_log), path_of_log, print)
+    return Launcher(path, fleet, remote_of(fleet).run, launch_by_ray(path_of_log), path_of_log, print)
 
 
 def _up(arguments: Sequence[str]) -> None:
@@ -43,7 +41,7 @@ def _up(arguments: Sequence[str]) -> None:
     of_file = launcher(given.cluster, "up.log")
     of_file.up(Path.home(), given.wait_seconds)
     path = quote(str(given.cluster))
-    step = f"ray submit {path} jobs/pipeline.py -- PHOTOS --fleet.address auto --store head:///srv/foldfleet"
+    step = f"foldfleet doctor {path} --store head:///srv/foldfleet"
     done(f"all {len(of_file.fleet.machines)} machines of {of_file.fleet.cluster_name} are there", step)
 
 

@@ -10,7 +10,9 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from workers.examined import Card, Holder
 
 _PROGRAM = "nvidia-smi"
 _FIELDS = "index,name,compute_cap,driver_version,memory.total,memory.used,temperature.gpu,uuid"
@@ -19,30 +21,6 @@ _FIELDS_AFTER_THE_NAME = 6
 _GB_OF_ONE_MIB = 2**20 / 1e9
 _PATIENCE_SECONDS = 10.0  # it may have to load the driver first
 _END_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A process that uses a card. Only its owner, or nobody, may be told what it is and takes: None then."""
-
-    pid: int
-    program: str
-    memory_gb: float | None
-
-
-@dataclass(frozen=True)
-class Card:
-    """One card, in GB of 1e9 bytes. What the driver does not say is None."""
-
-    index: int  # as the driver counts: in the order of the bus
-    uuid: str
-    name: str
-    capability: str  # "6.1"
-    driver: str
-    memory_gb: float | None
-    used_gb: float | None
-    temperature_celsius: float | None
-    holders: tuple[Holder, ...] = ()
 
 
 Run = Callable[[Sequence[str]], str]

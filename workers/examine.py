@@ -25,9 +25,9 @@ from shared_store.probe import probe as race
 from shared_store.records import sha256
 from shared_store.store import Store, open_store
 from workers.apart import Apart, DiedError
-from workers.cards import Card, cards
+from workers.cards import cards
 from workers.deaths import classified
-from workers.examined import Examined, Reached, StoreFacts, Trained
+from workers.examined import Card, Examined, Reached, StoreFacts, Trained
 from workers.identity import machine_id
 from workers.nursery import Hands
 from workers.probe import machine_memory_gb, probe, system
@@ -89,9 +89,9 @@ def examine(
         probe_speed=found,
         free_disk_gb=_free_disk(question.cache_folder),
         trained=trained,
-        store=None if opens is None else _tried_store(opens),
+        store=None if opens is None else tried_store(opens),
         reached=tuple(map(_reached, question.doors)),
-        proxies=_proxies(environment, question.doors),
+        proxies=proxies_between(environment, question.doors),
         unix_seconds=asked_at,
     )
 
@@ -181,7 +181,7 @@ def _probed(device: str, threads: int, _hands: Hands) -> float | None:
     return probe(device, threads, slots=1, share=1.0, timed=True).speed
 
 
-def _tried_store(opens: Callable[[], Store]) -> StoreFacts:
+def tried_store(opens: Callable[[], Store]) -> StoreFacts:
     """Bytes there and back, verified, and a race of two writers; nothing of it stays."""
     content = secrets.token_bytes(_STORE_BYTES)
     try:
@@ -218,7 +218,7 @@ def _reached(door: str) -> Reached:
     return Reached(door=door, seconds=time.perf_counter() - began)
 
 
-def _proxies(environment: Mapping[str, str], doors: Sequence[str]) -> dict[str, str]:
+def proxies_between(environment: Mapping[str, str], doors: Sequence[str]) -> dict[str, str]:
     """Variables by which connections between the machines would go through a proxy."""
     lower = {name.lower(): value for name, value in environment.items()}
     exempt = {word.strip().lstrip(".") for word in lower.get("no_proxy", "").split(",")} - {""}

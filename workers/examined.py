@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict
 
-from workers.cards import Card
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that uses a card. Only its owner, or nobody, may be told what it is and takes: None then."""
+
+    pid: int
+    program: str
+    memory_gb: float | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One card, in GB of 1e9 bytes. What the driver does not say is None."""
+
+    index: int  # as the driver counts: in the order of the bus
+    uuid: str
+    name: str
+    capability: str  # "6.1"
+    driver: str
+    memory_gb: float | None
+    used_gb: float | None
+    temperature_celsius: float | None
+    holders: tuple[Holder, ...] = ()
 
 
 class _Facts(BaseModel):

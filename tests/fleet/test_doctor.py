@@ -1,0 +1,140 @@
+"""A fleet with planted faults: the doctor names all of them and nothing else, and nothing once they are mended."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fleet.cables import ip
+from fleet.operator import Operator
+
+from coordinator.measured import FILE, read_measured
+
+CACHE = "/root/.cache/foldfleet"
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+OTHER_PYTHON = "/usr/bin/python3"
+GTX_1060 = "0, NVIDIA GeForce GTX 1060 6GB, 6.1, 580.95, 6144, 81, 43, GPU-1"
+_ROW = re.compile(r"(fail|warn)\s+(\S+(?: \S+)?)\s{2,}(\S+)\s{2,}(\S.*)")
+
+
+@pytest.fixture
+def store(operator: Operator) -> str:
+    """On an SFTP server that every machine reaches: the head."""
+    server = operator.lab.address("head")
+    for host in operator.lab.hosts:
+        shutil.copy(operator.lab.key, operator.lab.home(host) / ".ssh" / "id_ed25519")
+        operator.lab.run(host, "sh", "-c", f"ssh-keyscan {server} >> /root/.ssh/known_hosts 2> /dev/null")
+    return f"sftp://root@{server}/root/stores/doctor"
+
+
+def look(operator: Operator, where: str, store: str) -> subprocess.CompletedProcess[str]:
+    words = ["foldfleet", "doctor", where, "--config", "configs/tiny.yaml", "--store", store]
+    return operator.run(words, COLUMNS="200")
+
+
+def wrong(said: str) -> set[tuple[str, str, str]]:
+    """(state, check, machine) of every line that is not ok."""
+    return {found.groups()[:3] for line in said.splitlines() if (found := _ROW.match(line))}  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def another_python(operator: Operator, host: str) -> Iterator[None]:
+    """Its environment has this machine's other Python."""
+    python = "/root/foldfleet-env/bin/python"
+    own = operator.lab.run(host, "readlink", python).strip()
+    operator.lab.run(host, "ln", "-sf", OTHER_PYTHON, python)
+    yield
+    operator.lab.run(host, "ln", "-sf", own, python)
+
+
+@contextlib.contextmanager
+def another_torch(operator: Operator, host: str) -> Iterator[None]:
+    """What its own environment has installed as torch comes before what all share."""
+    packages = next(operator.lab.home(host).glob("foldfleet-env/lib/python3*/site-packages"))
+    installed = packages / "torch-2.9.1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.9.1\n")
+    yield
+    shutil.rmtree(installed)
+
+
+@contextlib.contextmanager
+def no_disk(operator: Operator, host: str) -> Iterator[None]:
+    operator.lab.small_disk(host, CACHE, 20)
+    operator.lab.fill(host, CACHE)
+    yield
+    operator.lab.run(host, "umount", "-l", CACHE)
+
+
+@contextlib.contextmanager
+def no_way(operator: Operator, host: str, to: str) -> Iterator[None]:
+    """A firewall: its own SSH reaches nobody at `to`, all else goes through."""
+    namespace = operator.lab.hosts[host].cable.namespace
+    rule = ("to", to, "ipproto", "tcp", "dport", "22", "unreachable")
+    ip("-n", namespace, "rule", "add", *rule)
+    yield
+    ip("-n", namespace, "rule", "del", *rule)
+
+
+@contextlib.contextmanager
+def clock_an_hour_fast(operator: Operator, host: str) -> Iterator[None]:
+    """For what is begun there as foldfleet: this machine's hosts have one clock."""
+    command = operator.lab.home(host) / "foldfleet-env/bin/foldfleet"
+    own = command.read_text()
+    command.write_text(own.replace("exec ", f"exec env LD_PRELOAD={FAKETIME} FAKETIME=+1h DONT_FAKE_MONOTONIC=1 "))
+    yield
+    command.write_text(own)
+
+
+@contextlib.contextmanager
+def card_that_torch_has_no_code_for(operator: Operator, host: str) -> Iterator[None]:
+    """A driver that tells of a GTX 1060, in place of one."""
+    program = operator.lab.home(host) / "foldfleet-env/bin/nvidia-smi"
+    program.write_text(f'#!/bin/sh\ncase "$1" in --query-gpu*) echo "{GTX_1060}";; esac\n')
+    program.chmod(0o755)
+    yield
+    program.unlink()
+
+
+@pytest.mark.timeout(600)
+def test_all_planted_faults_are_named_and_nothing_else(operator: Operator, store: str) -> None:
+    lacks = [path for path in (FAKETIME, OTHER_PYTHON) if not Path(path).exists()]
+    if lacks:
+        pytest.skip(f"this machine lacks {', '.join(lacks)}: a clock and a Python to plant")
+    with contextlib.ExitStack() as planted:
+        planted.enter_context(another_python(operator, "a"))
+        planted.enter_context(no_way(operator, "a", operator.lab.address("head")))
+        planted.enter_context(another_torch(operator, "b"))
+        planted.enter_context(no_disk(operator, "b"))
+        planted.enter_context(clock_an_hour_fast(operator, "c"))
+        planted.enter_context(card_that_torch_has_no_code_for(operator, "c"))
+        ill = look(operator, str(operator.cluster), store)
+    assert wrong(ill.stdout) == {
+        ("fail", "Python", "a"),
+        ("fail", "store", "a"),
+        ("fail", "torch", "b"),
+        ("fail", "disk", "b"),
+        ("fail", "clock", "c"),
+        ("fail", "card", "c"),
+    }, ill.stdout + ill.stderr
+    assert ill.returncode == 2 and "6 fail, 0 warn" in ill.stderr
+    assert "sm_61" in ill.stdout and "+cu126" in ill.stdout
+    well = look(operator, str(operator.cluster), store)
+    assert well.returncode == 0 and wrong(well.stdout) == set(), well.stdout + well.stderr
+    measured = read_measured(operator.lab.home("head"))
+    assert {one.name for one in measured.machines.values()} == set(operator.lab.hosts)
+    assert all(one.steps and one.link_mb_per_second for one in measured.machines.values())
+
+
+@pytest.mark.timeout(300)
+def test_machines_are_examined_through_ray_too(operator: Operator) -> None:
+    operator.lab.run("head", "rm", "-f", f"/root/{FILE}")
+    command = "foldfleet doctor auto --config foldfleet/configs/tiny.yaml --store head:///root/stores/doctor"
+    ran = operator.on("head", command, 250.0)
+    assert ran.returncode == 0 and "4 machines examined: 0 fail, 0 warn" in ran.stdout, ran.stdout + ran.stderr
+    assert len(read_measured(operator.lab.home("head")).machines) == 4
