@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from coordinator.access import TOKEN, enter_fleet
 from coordinator.joining import ID, NAME
 from shared_store.errors import UserError
@@ -28,6 +30,9 @@ class Member:
     address: str
     alive: bool
     doors: tuple[str, ...] = ()  # "HOST:PORT", what every other machine must reach
+
+
+_MEMBERS = TypeAdapter(list[Member])  # of another version it takes what it knows
 
 
 def roster(address: str) -> list[Member]:
@@ -86,8 +91,7 @@ def to_text(members: Sequence[Member]) -> str:
 def from_text(output: str) -> list[Member]:
     """What a process printed that was asked for such a line; nothing where it failed."""
     lines = [line for line in output.splitlines() if line.startswith(_MARK)]
-    found = json.loads(lines[-1].removeprefix(_MARK)) if lines else []
-    return [Member(**{**member, "doors": tuple(member["doors"])}) for member in found]
+    return _MEMBERS.validate_json(lines[-1].removeprefix(_MARK)) if lines else []
 
 
 def doors_of(node: Mapping[str, Any]) -> tuple[str, ...]:
