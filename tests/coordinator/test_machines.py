@@ -12,6 +12,7 @@ from coordinator.actors import Machine
 from coordinator.config import FleetSection
 from coordinator.events import Fact, MachineCut, MachineDraining, MachineJoined, MachineLeft
 from coordinator.machines import Machines
+from coordinator.measured import Known
 from workers.tasks import Probed
 
 EXPECTED, UNEXPECTED, PREEMPTED = 1, 2, 3  # ray's NodeDeathInfo.Reason
@@ -33,7 +34,8 @@ class Cluster:
         monkeypatch.setattr("coordinator.machines.let_go", lambda *given: self.let_go.append(given))
         self.let_go: list[tuple[Any, ...]] = []
         actors: Any = self
-        self.machines = Machines(FleetSection(address="auto"), actors, ("train",), lambda: 50.0)
+        measured = {"m1": Known(speed=7.5, link_mb_per_second=12.0), "m2": Known(link_mb_per_second=4.0)}
+        self.machines = Machines(FleetSection(address="auto"), actors, ("train",), lambda: 50.0, measured)
 
     def begin(self, host: str, node: str, **labels: str) -> None:
         """`labels`: what `foldfleet join` says of the machine: id, name, until."""
@@ -74,6 +76,21 @@ def test_a_machine_joins_with_what_its_probe_found_or_without_numbers(cluster: C
     assert cluster.machines.changes() == [
         MachineJoined("desk", 2, ("train",), False, 8.0, "linux", ("loud",), 3.5),
         MachineJoined("attic", 2, ("train",)),
+    ]
+
+
+def test_what_the_doctor_measured_comes_before_the_probe_where_it_did(cluster: Cluster) -> None:
+    cluster.begin("desk", "n1", id="m1", name="desk")
+    cluster.begin("attic", "n2", id="m2", name="attic")
+    cluster.machines.changes()
+    cluster.found = [
+        ("desk", Probed(True, "", "linux", (), 8.0, 3.5)),
+        ("attic", Probed(True, "", "linux", (), 8.0, 2.5)),
+    ]
+    joined = [fact for fact in cluster.machines.changes() if isinstance(fact, MachineJoined)]
+    assert [(one.machine, one.speed, one.link_mb_per_second) for one in joined] == [
+        ("desk", 7.5, 12.0),
+        ("attic", 2.5, 4.0),
     ]
 
 

@@ -9,6 +9,9 @@ import pytest
 from rich.console import Console
 from support import digits_folder
 
+from coordinator.config import parse
+from coordinator.doctor import keep_here
+from coordinator.measured import MeasuredFleet, MeasuredMachine, Steps, recipe_key
 from coordinator.session import Session
 from jobs import cli
 
@@ -189,3 +192,28 @@ def test_without_anything_measured_a_simulated_plan_tries_a_few_steps_here(
     assert "trying a few steps on this machine, which is speed 1" in shown and "expected finish: in" in shown
     assert simulated(tmp_path / "store", str(photos), "--machines", "desk") == 2
     assert "write NAME:SPEED" in told(capsys)
+
+
+def test_a_simulated_plan_counts_with_the_machines_that_the_doctor_measured(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = parse(Path(TINY).read_text(), TINY).recipe
+    steps = {recipe_key(recipe): Steps(step_seconds=0.5, image_seconds=0.01)}
+    slow = MeasuredMachine(
+        name="attic",
+        slots=1,
+        gpu=False,
+        bits=32,
+        memory_gb=8.0,
+        system="linux",
+        probe_speed=1.0,
+        link_mb_per_second=5.0,
+        steps=steps,
+    )
+    fast = {recipe_key(recipe): Steps(step_seconds=0.05, image_seconds=0.001)}
+    machines = {"a": slow, "b": slow.model_copy(update={"name": "desk", "steps": fast})}
+    keep_here(MeasuredFleet(machines=machines).model_dump_json())
+    assert simulated(tmp_path / "store", str(photos), "--fleet.address", "auto") == 0
+    text = capsys.readouterr().out
+    assert "the steps that `foldfleet doctor` tried" in text and "attic" in text and "desk" in text
