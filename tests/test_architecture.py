@@ -100,16 +100,6 @@ def test_jobs_are_thin() -> None:
         assert path.read_text(encoding="utf-8").count("\n") <= 100, f"{path} decides too much"
 
 
-def test_what_runs_on_windows_makes_no_posix_only_call_without_asking() -> None:
-    posix = re.compile(r"\bos\.(fork|getuid|geteuid|kill|killpg|setsid|sched_\w+|statvfs)\b|\b(fcntl|resource|pwd)\b\.")
-    doors = [ROOT / "coordinator" / "joining.py", ROOT / "jobs" / "join.py"]
-    for path in [path for path in MODULES if path.parent.name in ("workers", "shared_store")] + doors:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines):
-            guarded = any("sys.platform" in near for near in lines[max(0, number - 4) : number + 1])
-            assert guarded or not posix.search(line.split("#")[0]), f"{path}:{number + 1}: {line.strip()}"
-
-
 def test_the_packages_import_from_anywhere(tmp_path: Path) -> None:
     code = "import shared_store.store, workers.tasks, coordinator.graph, jobs.console"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)

@@ -209,6 +209,14 @@ def test_a_fold_that_is_killed_goes_on_in_the_same_slot(store: Store, tmp_path: 
     assert ran.outcome.failure is None and any("resumes from commit" in report.note for report in ran.reports)
 
 
+def test_a_fold_is_done_in_a_fresh_process_where_none_can_fork(store: Store, tmp_path: Path) -> None:
+    apart = Apart(forks=False)
+    task = tiny_task(store, "teacher/fold0")
+    ran = slot_at(store, tmp_path, apart).run(task_id(task), to_json(task), 1)
+    apart.close()
+    assert ran.outcome.failure is None and any(report.commit is not None for report in ran.reports)
+
+
 def test_a_thread_that_waits_has_no_pulse() -> None:
     happened = threading.Event()
     thread = threading.Thread(target=happened.wait)
