@@ -77,7 +77,11 @@ class Actors:
 
     def _hired(self, machine: Machine, slot: int) -> Any:
         device = "cuda:0" if machine.gpus else "cpu"  # Ray shows a slot its own card only
-        environment = {"OMP_NUM_THREADS": str(self._settings.threads), "NO_ALBUMENTATIONS_UPDATE": "1"}
+        environment = {
+            "OMP_NUM_THREADS": str(self._settings.threads),
+            "NO_ALBUMENTATIONS_UPDATE": "1",
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as Ray and the driver count cards; CUDA by itself does not
+        }
         options = {
             "name": f"slot{slot}@{machine.name} {secrets.token_hex(4)}",  # unique: another run may be on these machines
             "num_cpus": 0,

@@ -34,6 +34,7 @@ from workers.tasks import Progress
 Watch = Callable[[Event, Ledger], None]
 """Told every fact and order, right after the ledger took it in; and every report that only moves numbers on."""
 
+
 REPORT_SECONDS = 60.0  # between reports of an attempt that tell the ledger numbers alone
 _REPORTS_BEFORE_IT_HANGS = 4
 
@@ -77,6 +78,16 @@ def drive(
             if stop() and not ledger.stopping:
                 turn.take(StopRequested())
     return ledger
+
+
+def watched_by(*watches: Watch) -> Watch:
+    """One watch of several: each is told, in this order."""
+
+    def tell(event: Event, ledger: Ledger) -> None:
+        for watch in watches:
+            watch(event, ledger)
+
+    return tell
 
 
 def _carry_out(order: Order, fleet: Fleet, graph: Graph) -> None:

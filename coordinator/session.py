@@ -24,6 +24,7 @@ from coordinator.generation import Hold, Watch, driving
 from coordinator.graph import Graph
 from coordinator.ledger import Ledger, State
 from coordinator.measured import Known, known_machines, read_measured
+from coordinator.metrics import Metrics
 from coordinator.run_files import journal_here, with_run_files_here
 from coordinator.unfit import REFUSED
 from coordinator.view import View, summary
@@ -106,8 +107,9 @@ class Session:
 
         RunFailedError or StoppedError when that did not happen; UserError where no card here is large enough.
         """
-        from coordinator.drive import drive  # Ray takes seconds to load: a command that only looks does without
+        from coordinator.drive import drive, watched_by  # Ray takes seconds to load: not for a command that only looks
         from coordinator.fleet import RayFleet
+        from coordinator.ray_series import RaySeries
         from coordinator.search import run_search
 
         fleet_section, store_section = self.experiment.fleet, self.experiment.store
@@ -143,7 +145,7 @@ class Session:
                 fleet_section,
                 clock=clock,
                 journal=journal,
-                watch=view,
+                watch=watched_by(view, Metrics(self.run, RaySeries())),
                 stop=lambda: stop.requested() or hold.successor is not None,
                 footprints=reckon(self.experiment, graph, self.say) if fleet.has_cards else None,
             )

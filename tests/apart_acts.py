@@ -52,6 +52,13 @@ def read_nowhere(_hands: Hands) -> None:
     ctypes.string_at(0)
 
 
+def may_use_cards(_hands: Hands) -> bool:
+    """Whether CUDA lets this process begin: it does not where the one that it was forked from has asked it anything."""
+    import torch
+
+    return not torch.cuda._is_in_bad_fork()
+
+
 def be_killed(_hands: Hands) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

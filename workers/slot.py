@@ -20,6 +20,8 @@ from shared_store.errors import StoreDownError, StoreError, StoreFullError
 from shared_store.relayed import Relay
 from shared_store.store import open_shared
 from workers.apart import Apart, DiedError, Hear
+from workers.card_watch import CardWatch
+from workers.cards import card_of
 from workers.deaths import classified
 from workers.nursery import BEATS, BEGINS, HEARD, SAYS, STOP, Act, Hands
 from workers.offer import hand_over_backlog
@@ -59,10 +61,11 @@ class Calls(Protocol):
 class Slot:
     """One place on a machine where tasks run, one after the other."""
 
-    def __init__(self, place: Place, apart: Calls | None = None) -> None:
-        """`apart`: where tasks are done."""
+    def __init__(self, place: Place, apart: Calls | None = None, card: CardWatch | None = None) -> None:
+        """`apart`: where tasks are done. `card`: what is known of the slot's card, if it has one."""
         self._place = place
         self._apart: Calls = apart or Apart()
+        self._card = card or CardWatch(partial(card_of, place.device, os.environ.get("CUDA_VISIBLE_DEVICES")))
         self._lock = threading.Lock()
         self._reports: list[Progress] = []
         self._stops: set[tuple[str, int]] = set()
@@ -119,7 +122,7 @@ class Slot:
         if not work.beats:
             return ()
         work.told_at, work.beats = now, False
-        return (work.newest,)
+        return (self._with_card(work.newest),)
 
     def stop(self, task: str, attempt: int) -> None:
         """Ask an attempt to commit and end; it may not have begun yet."""
@@ -143,6 +146,7 @@ class Slot:
 
     def keep(self, progress: Progress) -> None:
         """Queue a report. One that only moves the numbers on takes the place of the one before it."""
+        progress = self._with_card(progress)
         with self._lock:
             if self._notes and not progress.note:
                 progress = replace(progress, note=self._notes.pop(0))
@@ -151,6 +155,15 @@ class Slot:
             self._reports.append(progress)
             if self._at_work is not None:
                 self._at_work.newest, self._at_work.told_at = replace(progress, commit=None, note=""), time.monotonic()
+
+    def _with_card(self, progress: Progress) -> Progress:
+        """A report with what is known of the slot's card, which costs the task's own process nothing."""
+        card = self._card.newest() if self._place.device != "cpu" else None
+        if card is None:
+            return progress
+        return replace(
+            progress, gpu_memory_gb=card.used_gb, temperature_celsius=card.temperature_celsius, card=card.index
+        )
 
     def _hear(self, kind: str, value: Any) -> None:
         """Take in what the task's process says."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
@@ -159,11 +159,16 @@ class Progress:
     commit: int | None = None  # number of the newest commit, when this report follows one
     note: str = ""  # a sentence for people, e.g. "resumed at epoch 2, step 31"
     best_epoch: int | None = None  # the finished epoch with the best validation so far, counted from 1
+    gpu_memory_gb: float | None = None  # in use on the slot's card, by whomever
+    temperature_celsius: float | None = None  # of that card
+    card: int | None = None  # which one of its machine, as the driver counts
 
     @property
     def says_nothing(self) -> bool:
         """A sign of life alone: the attempt works, and nothing is known of how far it is."""
-        return self == Progress(self.task, self.attempt)
+        return replace(self, gpu_memory_gb=None, temperature_celsius=None, card=None) == Progress(
+            self.task, self.attempt
+        )
 
 
 class Failure(StrEnum):

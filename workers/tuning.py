@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import gc
 import platform
+import sys
 from collections.abc import Iterator
 from functools import cache
 
@@ -29,7 +30,7 @@ _M_MMAP_THRESHOLD = -3
 def tune_process() -> bool:
     """Set both, the first time in a process. True where freed memory is kept (Linux with glibc)."""
     cv2.setNumThreads(0)
-    if platform.libc_ver()[0] != "glibc":
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
     return bool(

@@ -27,6 +27,7 @@ from workers.tasks import Failure, Outcome, Progress
         RunBegan(("a", "b")),
         MachineJoined("box", 2, ("train",), True, 11.5, "linux", ("garage",), 1.5, 100.0),
         Progressed(Progress("a", 1, epoch=2, mean_ap=0.5, best_epoch=1)),
+        Progressed(Progress("a", 1, gpu_memory_gb=4.2, temperature_celsius=61.0, card=0)),
         TaskEnded(Outcome("a", 1, Failure.HUNG, "silent")),
         TaskEnded(Outcome("a", 2)),
         Start("a", "box", 0, 1, micro_batch=6),
@@ -43,3 +44,8 @@ def test_a_number_that_is_not_finite_is_left_out_and_an_unknown_event_is_refused
     assert isinstance(back, Progressed) and back.progress.loss is None
     with pytest.raises(KeyError):
         from_json({"event": "Telepathy"})
+
+
+def test_a_report_from_before_cards_were_told_of_still_reads() -> None:
+    old = {"task": "a", "attempt": 1, "epoch": 2, "epochs": 3, "step": 8, "steps": 12, "loss": 0.7, "mean_ap": 0.5}
+    assert from_json({"event": "Progressed", "progress": old}) == Progressed(Progress("a", 1, 2, 3, 8, 12, 0.7, 0.5))

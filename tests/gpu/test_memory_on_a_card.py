@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,17 +11,24 @@ from pathlib import Path
 import pytest
 import torch
 from card_support import begin, recipe_in, through_the_door
+from fold_support import small_task
+from processes import eventually
 
 from shared_store.commits import read_result
 from shared_store.records import Result
-from shared_store.store import Store
+from shared_store.store import Store, open_store
+from workers.apart import Apart
 from workers.probe import probe
-from workers.run import guarded
+from workers.recipe import Recipe
+from workers.run import Place, guarded
+from workers.slot import Slot
 from workers.staging import Buffer, Staging, size_of
 from workers.state_file import flatten, pack
-from workers.tasks import Failure, task_id
+from workers.tasks import Failure, task_id, to_json
 
 LARGE_SIDE, LIMIT_BYTES = 1024, 300 * 2**20
+TOO_LARGE_SIDE, LEFT_BYTES = 2048, 3 * 10**9  # reckoned (workers/memory.py): 9.3 GB
+A_FEW_BYTES = 32 * 2**20
 ABOUT = {"epoch": 1}
 
 
@@ -48,17 +56,50 @@ def test_a_fold_too_large_for_the_card_is_out_of_memory_and_a_smaller_one_trains
 
 
 @pytest.mark.parametrize("side", [32, LARGE_SIDE])
-def test_a_fold_that_ended_well_or_badly_holds_no_memory_of_the_card(
+def test_a_fold_that_ended_well_or_badly_leaves_no_tensor_on_the_card(
     tmp_path: Path, small_card: str, side: int
 ) -> None:
     first = begin(tmp_path / "first", recipe_in("float32"))
     through_the_door(first.task, first.store, first.cache, small_card)  # makes what libraries keep for good
-    before, kept_before = torch.cuda.memory_allocated(small_card), torch.cuda.memory_reserved(small_card)
+    before = torch.cuda.memory_allocated(small_card)
     site = begin(tmp_path / "second", recipe_in("float32", image_size=side))
     outcome = through_the_door(site.task, site.store, site.cache, small_card)
     assert outcome.failure is (None if side == 32 else Failure.OUT_OF_MEMORY)
     assert torch.cuda.memory_allocated(small_card) <= before
-    assert torch.cuda.memory_reserved(small_card) <= kept_before  # others may use what torch would keep for later
+
+
+def test_a_slot_s_fold_that_ended_well_or_badly_holds_no_memory_of_the_card(tmp_path: Path, card: str) -> None:
+    """What torch and the libraries keep for later goes with the fold's process."""
+
+    def ended(recipe: Recipe) -> Failure | None:
+        task = small_task(store, recipe)
+        return slot.run(task_id(task), to_json(task), 1).outcome.failure
+
+    def taken() -> int:
+        """Bytes of the card, by all processes."""
+        free, total = torch.cuda.mem_get_info(card)
+        return total - free
+
+    def holds_nothing() -> bool:
+        return eventually(lambda: taken() <= before + A_FEW_BYTES)
+
+    store = open_store(str(tmp_path / "store"))
+    small, large, other = (
+        recipe_in("float32", "best", image_size=side, seed=seed)
+        for side, seed in ((32, 0), (TOO_LARGE_SIDE, 0), (32, 1))
+    )
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = taken()
+    with contextlib.closing(Apart()) as apart:
+        slot = Slot(Place(store.url, str(tmp_path / "cache"), 1.0, card, 1), apart)
+        assert ended(small) is None and holds_nothing()
+        ballast = torch.empty(torch.cuda.mem_get_info(card)[0] - LEFT_BYTES, dtype=torch.uint8, device=card)
+        assert ended(large) is Failure.OUT_OF_MEMORY
+        del ballast
+        torch.cuda.empty_cache()
+        assert holds_nothing()
+        assert ended(other) is None and holds_nothing()
 
 
 @pytest.mark.parametrize("pinned", [False, True])

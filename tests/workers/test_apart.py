@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,11 +16,12 @@ from typing import Any
 
 import apart_acts
 import pytest
+import torch
 from processes import eventually
 
 from workers.apart import Apart, DiedError
 from workers.deaths import classified, memory_kills
-from workers.nursery import BEGINS, FORKS, HEARD, SAYS, STOP, Hands
+from workers.nursery import BEGINS, FORKS, HEARD, SAYS, STOP, TRAINS, Hands
 from workers.tasks import Failure, Progress
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, and processes that fork")
@@ -109,6 +111,15 @@ def test_a_process_ends_with_whoever_began_it_even_one_that_hangs(tmp_path: Path
         assert process.exists()
         actor.kill()
     assert eventually(lambda: not process.exists())
+
+
+@linux
+@pytest.mark.parametrize(("loads", "may"), [(TRAINS, True), (("asks_for_cards",), False)])
+def test_what_a_nursery_loads_leaves_the_cards_to_its_forks(loads: tuple[str, ...], may: bool) -> None:
+    if torch.version.cuda is None:
+        pytest.skip("this torch knows no CUDA")
+    with contextlib.closing(Apart(FORKS, loads)) as apart:
+        assert apart.call(apart_acts.may_use_cards, unheard) is may
 
 
 @linux

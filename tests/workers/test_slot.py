@@ -20,6 +20,8 @@ from shared_store.commits import last_commit, put_commit
 from shared_store.records import Commit
 from shared_store.store import Store
 from workers.apart import Apart, DiedError, Hear
+from workers.card_watch import CardWatch
+from workers.cards import Card
 from workers.nursery import BEATS, HEARD, SAYS, Act
 from workers.pulse import Pulse
 from workers.run import Place
@@ -74,6 +76,30 @@ def test_a_report_that_only_moves_numbers_on_replaces_the_one_before(store: Stor
     for report in told:
         slot.keep(report)
     assert [report.step for report in slot.reports()] == [1, 3 + 1, 5, 6, 1]
+
+
+class KnownCard(CardWatch):
+    """A card of which something is known at once."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+
+    def newest(self) -> Card:
+        return Card(1, "GPU-0", "GTX 1060", "6.1", "560", 6.4, 2.5, 71.0)
+
+
+@pytest.mark.parametrize(("device", "known"), [("cuda:0", (1, 2.5, 71.0)), ("cpu", (None, None, None))])
+def test_reports_say_how_full_and_warm_the_slot_s_card_is(
+    store: Store, tmp_path: Path, device: str, known: tuple[float | None, ...]
+) -> None:
+    def label(hear: Hear) -> Outcome:
+        hear(SAYS, Progress("fold", 1))
+        return Outcome("fold", 1)
+
+    place = Place(store.url, str(tmp_path / "cache"), 1.0, device, 1)
+    (report,) = Slot(place, Scripted(label), KnownCard()).run("fold", {}, 1).reports
+    assert (report.card, report.gpu_memory_gb, report.temperature_celsius) == known
+    assert report.says_nothing  # of how far the task is
 
 
 def test_a_stop_reaches_the_attempt_that_it_names_even_before_it_begins(
@@ -181,6 +207,14 @@ def test_a_fold_that_is_killed_goes_on_in_the_same_slot(store: Store, tmp_path: 
     assert ended[0].failure is Failure.LOST and "SIGKILL" in ended[0].what
     ran = slot.run(task_id(task), to_json(task), 2)
     assert ran.outcome.failure is None and any("resumes from commit" in report.note for report in ran.reports)
+
+
+def test_a_fold_is_done_in_a_fresh_process_where_none_can_fork(store: Store, tmp_path: Path) -> None:
+    apart = Apart(forks=False)
+    task = tiny_task(store, "teacher/fold0")
+    ran = slot_at(store, tmp_path, apart).run(task_id(task), to_json(task), 1)
+    apart.close()
+    assert ran.outcome.failure is None and any(report.commit is not None for report in ran.reports)
 
 
 def test_a_thread_that_waits_has_no_pulse() -> None:
