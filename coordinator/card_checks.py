@@ -22,7 +22,7 @@ def card_findings(machine: str, examined: Examined, footprints: Mapping[str, Foo
         yield well(machine, "card", "none: trains on the processor")
     for card in examined.cards:
         wrong = _unusable(machine, card, examined)
-        yield wrong or well(machine, "card", f"{card.name}, driver {card.driver}, {_sm(card.capability)}")
+        yield wrong or well(machine, "card", f"{card.name}, {_sm(card.capability)}, driver {card.driver}")
         if wrong is None:
             yield from _memory(machine, card, footprints)
 

@@ -15,7 +15,11 @@ from dataclasses import replace
 from workers.examined import Card, Holder
 
 _PROGRAM = "nvidia-smi"
-_FIELDS = "index,name,compute_cap,driver_version,memory.total,memory.used,temperature.gpu,uuid"
+_CAPABILITY = "compute_cap"
+_FIELDS = f"index,name,{_CAPABILITY},driver_version,memory.total,memory.used,temperature.gpu,uuid"
+_FIELDS_OF_OLD_DRIVERS = _FIELDS.replace(
+    _CAPABILITY, "serial"
+)  # one that is asked for what it does not know says nothing
 _FORMAT = "--format=csv,noheader,nounits"
 _FIELDS_AFTER_THE_NAME = 6
 _GB_OF_ONE_MIB = 2**20 / 1e9
@@ -84,9 +88,15 @@ def _begins(uuid: str, name: str) -> bool:
 
 
 def _bare(run: Run) -> list[Card]:
-    """The cards without their holders. Lines of another form are words for people."""
+    """The cards without their holders."""
+    found = _listed(run, _FIELDS)
+    return found or [replace(card, capability="") for card in _listed(run, _FIELDS_OF_OLD_DRIVERS)]
+
+
+def _listed(run: Run, fields_asked: str) -> list[Card]:
+    """Lines of another form are words for people."""
     found = []
-    for line in run([_PROGRAM, f"--query-gpu={_FIELDS}", _FORMAT]).splitlines():
+    for line in run([_PROGRAM, f"--query-gpu={fields_asked}", _FORMAT]).splitlines():
         index, _, rest = line.partition(",")
         name, *fields = (field.strip() for field in rest.rsplit(",", _FIELDS_AFTER_THE_NAME))
         if not index.strip().isdecimal() or len(fields) != _FIELDS_AFTER_THE_NAME:

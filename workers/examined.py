@@ -23,7 +23,7 @@ class Card:
     index: int  # as the driver counts: in the order of the bus
     uuid: str
     name: str
-    capability: str  # "6.1"
+    capability: str  # "6.1"; empty: the driver is too old to say
     driver: str
     memory_gb: float | None
     used_gb: float | None

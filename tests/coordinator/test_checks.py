@@ -112,6 +112,7 @@ def test_a_card_that_the_wheel_has_no_code_for_is_named_with_the_very_command() 
         (RTX_2070, {"torch_cuda": None, "torch_architectures": ()}, "a build for processors alone"),
         (RTX_2070, {"trained": SOUND.trained}, "does not see"),
         (Card(0, "u", "RTX 2070", "7.5", "550.54", 8.6, 0.0, None), {}, "driver 550.54 is too old"),
+        (Card(0, "u", "RTX 2070", "", "440.33.01", 8.6, 0.0, None), {}, "driver 440.33.01 is too old"),
         (Card(0, "u", "Tesla K80", "3.7", "580.1", 12.0, 0.0, None), {}, "sm_37"),
         (Card(0, "u", "of 2030", "15.0", "980.1", 96.0, 0.0, None), {"torch_architectures": ("sm_90",)}, "sm_150"),
     ],

@@ -98,3 +98,13 @@ def test_a_program_that_hangs_says_nothing() -> None:
 
 def test_what_a_program_writes_is_taken() -> None:
     assert output_of([sys.executable, "-c", "print('words')"]).strip() == "words"
+
+
+def test_a_driver_that_is_too_old_to_know_the_capability_tells_of_its_cards_all_the_same() -> None:
+    def run(command: Sequence[str]) -> str:
+        if "compute_cap" in command[1]:
+            return 'Field "compute_cap" is not a valid field to query.\n'
+        return f"0, Tesla K80, 0324, 440.33.01, 11441, 0, 40, {GTX}\n" if "--query-gpu" in command[1] else ""
+
+    (card,) = cards(run)
+    assert (card.name, card.capability, card.driver, card.uuid) == ("Tesla K80", "", "440.33.01", GTX)
