@@ -65,7 +65,7 @@ def test_imports_go_down_the_rooms(path: Path) -> None:
 def test_only_the_fleet_its_cluster_and_the_search_know_ray_and_only_the_fleet_opens_the_workers_door() -> None:
     coordinator = [path for path in MODULES if path.parent.name == "coordinator"]
     with_ray = {path.name for path in coordinator if any(name.split(".")[0] == "ray" for name in imports(path))}
-    assert with_ray == {"actors.py", "cluster.py", "fleet.py", "machines.py", "roster.py", "search.py"}
+    assert with_ray == {"actors.py", "cluster.py", "fleet.py", "machines.py", "nodes.py", "roster.py", "search.py"}
     doors = {path.name for path in coordinator if imports(path) & {"workers.run", "workers.slot"}}
     assert doors == {"actors.py", "fleet.py"}
 

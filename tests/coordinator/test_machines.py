@@ -12,6 +12,7 @@ from coordinator.actors import Machine
 from coordinator.config import FleetSection
 from coordinator.events import Fact, MachineCut, MachineDraining, MachineJoined, MachineLeft
 from coordinator.machines import Machines
+from coordinator.nodes import Looks, Seen
 from workers.tasks import Probed
 
 EXPECTED, UNEXPECTED, PREEMPTED = 1, 2, 3  # ray's NodeDeathInfo.Reason
@@ -26,14 +27,13 @@ class Cluster:
         self.found: list[tuple[str, Probed]] = []
         self.asked: list[str] = []
         self.dismissed: list[str] = []
-        monkeypatch.setattr("coordinator.machines.ray.nodes", lambda: list(self.nodes.values()))
-        monkeypatch.setattr("coordinator.machines.ray_state.get_draining_nodes", lambda: self.draining)
         monkeypatch.setattr("coordinator.machines.Probes", lambda _actors: self)
         monkeypatch.setattr("coordinator.machines.ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="head"))
         monkeypatch.setattr("coordinator.machines.let_go", lambda *given: self.let_go.append(given))
         self.let_go: list[tuple[Any, ...]] = []
         actors: Any = self
-        self.machines = Machines(FleetSection(address="auto"), actors, ("train",), lambda: 50.0)
+        looks = Looks(lambda: Seen(dict(self.nodes), dict(self.draining)))
+        self.machines = Machines(FleetSection(address="auto"), actors, ("train",), lambda: 50.0, looks)
 
     def begin(self, host: str, node: str, **labels: str) -> None:
         """`labels`: what `foldfleet join` says of the machine: id, name, until."""
