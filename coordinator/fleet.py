@@ -213,10 +213,11 @@ class RayFleet:
 
     def _is_of_its_machine(self, run: _Run, error: RayError) -> bool:
         """Whether the whole machine is gone, or may be: then it is told of at once, not as tasks lost one by one."""
-        now = time.monotonic()
-        run.lost_at = run.lost_at or now
+        now, alive = time.monotonic(), self._machines.is_alive(run.place[0])
+        if run.lost_at is None or alive is None:  # a head that is back needs its time too
+            run.lost_at = now
         unsure = isinstance(error, ActorUnavailableError) and now - run.lost_at < _UNSURE_SECONDS
-        return unsure or not self._machines.is_alive(run.place[0])
+        return unsure or not alive
 
     def _ended(self, task: str, attempt: int, run: _Run) -> list[Fact]:
         try:

@@ -65,10 +65,10 @@ class Machines:
         facts += [self._answered(name, probed) for name, probed in self._probes.answers()]
         return [*facts, *self._drained(dict(seen.draining))]
 
-    def is_alive(self, machine: str) -> bool:
-        """Whether Ray still hears of a machine, for sure."""
+    def is_alive(self, machine: str) -> bool | None:
+        """Whether Ray still hears of a machine; None while its head does not say."""
         seen = self._looks.look()
-        return seen is not None and bool(seen.nodes.get(self.named[machine].node, {}).get("Alive"))
+        return None if seen is None else bool(seen.nodes.get(self.named[machine].node, {}).get("Alive"))
 
     def probe(self, machine: str) -> None:
         """Begin to probe a machine that nothing runs on; what is found comes from `changes`."""

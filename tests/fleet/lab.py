@@ -28,6 +28,7 @@ _BOOT = Path(__file__).with_name("boot.sh")
 _BOOT_SECONDS = 20.0
 _COMMANDS = ("ip", "unshare", "nsenter", "ssh", "ssh-keygen", "rsync", "cc")
 _NETS = range(77, 100)
+_OF_THE_LAB = ("sshd", "/usr/sbin/sshd", "unshare")  # what a host is made of
 _NUMBERS = itertools.count()  # of this process's labs
 
 
@@ -245,7 +246,7 @@ class Lab:
         for process in self.hosts[host].limits.processes():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
                 line = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                lines += [] if line.startswith(("sshd", "/usr/sbin/sshd")) else [line]
+                lines += [] if line.startswith(_OF_THE_LAB) else [line]
         return lines
 
     def small_disk(self, host: str, folder: str, megabytes: int) -> None:
