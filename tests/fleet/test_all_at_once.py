@@ -22,7 +22,7 @@ ROUNDS: Sequence[Sequence[tuple[str, str]]] = (
     [("driver-killed", "b")],
     [("cut-90", "a"), ("drained", "c")],
     [("power-cut", "b")],
-    [("two-coordinators", "a")],
+    [("two-coordinators", "head")],
     [("cut-15", "a"), ("cut-5", "b")],
     [("new-address", "c")],
     [("head-power-cut", "b")],
