@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-fleet coverage faults chaos simulate gpu check lint types bench clean
+.PHONY: demo test test-fleet test-fleet-short coverage faults chaos simulate gpu check lint types bench clean
 
 # Folds share the cores: one thread each, here and in the tests.
 export OMP_NUM_THREADS := 1
@@ -29,8 +29,13 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Real hosts out of namespaces on this machine; Linux and root. Skipped by name where something is missing.
+FLEET := $(BIN)/pytest tests/fleet -n 0 -rs --log-cli-level=INFO
 test-fleet: $(INSTALLED)
-	$(BIN)/pytest tests/fleet -n 0 -rs
+	$(FLEET)
+
+# The same faults, most of them in one run: a quarter of an hour on two cores.
+test-fleet-short: $(INSTALLED)
+	$(FLEET) -m "not complete"
 
 # The coordinator's mind: what decides, without a clock, a disk or a network. By the tests of their
 # names, and by those that play or replay whole runs.

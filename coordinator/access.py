@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from shared_store.errors import UserError
 
 TOKEN = ".ray/auth_token"  # below the home folder, where Ray looks for it
+TORCH_CACHE = ".cache/foldfleet/torch"  # which torch makes when it is loaded, else in /tmp
+TEMPORARY = ".foldfleet/tmp"  # temporary files of a machine's Ray and of its folds, removed by `foldfleet down`
 _BYTES = 32
 EMBEDDED_ENVIRONMENT: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,6 +31,8 @@ _FLEET_ENVIRONMENT: Mapping[str, str] = {
     "RAY_health_check_period_ms": "2000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
+    # As long machines and their folds wait for a head that keeps its books in Redis; Ray itself waits a minute.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "900",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # Ray calls several machines there experimental, and asks for this
     "OMP_NUM_THREADS": "1",
     "NO_ALBUMENTATIONS_UPDATE": "1",
@@ -65,6 +70,15 @@ def enter_fleet(environment: dict[str, str] | os._Environ[str], home: Path) -> N
         raise UserError("this machine does not have the fleet's token", where=str(path), mend=mend)
     for name, value in ray_environment().items():
         environment.setdefault(name, value)
+    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / TORCH_CACHE))
+
+
+def keep_temporary_files(environment: dict[str, str], home: Path) -> None:
+    """Have a Ray that is begun here, and all that it begins, leave in one place what they leave when killed."""
+    if sys.platform != "win32":
+        (home / TEMPORARY).mkdir(parents=True, exist_ok=True)
+        environment.setdefault("RAY_TMPDIR", environment.get("TMPDIR", "/tmp"))  # Ray's sockets have short names there
+        environment["TMPDIR"] = str(home / TEMPORARY)
 
 
 def _has_text(path: Path) -> bool:

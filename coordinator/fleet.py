@@ -116,7 +116,7 @@ class RayFleet:
         """`clock`: the ledger's, in seconds. `measured`: what is known of machines before they are probed, by id."""
         self._store, self._search, self._single_committer = store, search, single_committer
         self._actors = Actors(settings, store, cache_folder, single_committer)
-        self._machines = Machines(settings, self._actors, WORKER_KINDS, clock, measured or {})
+        self._machines = Machines(settings, self._actors, WORKER_KINDS, clock, measured=measured or {})
         self._runs: dict[tuple[str, int], _Run] = {}  # by (task, attempt)
         self._outbox: list[Fact] = [MachineJoined(DRIVER, 1, (SearchTask.kind,))]
         self._ends_ray = not ray.is_initialized()  # else it was for a store on the head, and goes on to be
@@ -215,10 +215,11 @@ class RayFleet:
 
     def _is_of_its_machine(self, run: _Run, error: RayError) -> bool:
         """Whether the whole machine is gone, or may be: then it is told of at once, not as tasks lost one by one."""
-        now = time.monotonic()
-        run.lost_at = run.lost_at or now
+        now, alive = time.monotonic(), self._machines.is_alive(run.place[0])
+        if run.lost_at is None or alive is None:  # a head that is back needs its time too
+            run.lost_at = now
         unsure = isinstance(error, ActorUnavailableError) and now - run.lost_at < _UNSURE_SECONDS
-        return unsure or not self._machines.is_alive(run.place[0])
+        return unsure or not alive
 
     def _ended(self, task: str, attempt: int, run: _Run) -> list[Fact]:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import yaml
 
 from shared_store.errors import UserError
 
+_REDIS, REDIS_PASSWORD = "RAY_REDIS_ADDRESS", "RAY_REDIS_PASSWORD"  # variables of a head that keeps its books there
 ID, NAME, UNTIL = "foldfleet-id", "foldfleet-name", "foldfleet-until"  # labels of a node
 ANSWER_SECONDS = 5.0
 ASK_SECONDS = 30.0
@@ -60,6 +62,7 @@ class Door:
     port: int = 6379
     dashboard_host: str = "127.0.0.1"
     autoscaling_config: str | None = None
+    redis_password: str | None = None
 
     def line(self) -> list[str]:
         """The arguments of `ray`."""
@@ -73,6 +76,7 @@ class Door:
         if self.head is not None:
             return [*words, f"--address={self.head}"]
         words += ["--head", f"--port={self.port}", f"--dashboard-host={self.dashboard_host}"]
+        words += [f"--redis-password={self.redis_password}"] if self.redis_password else []
         return words + ([f"--autoscaling-config={self.autoscaling_config}"] if self.autoscaling_config else [])
 
 
@@ -129,17 +133,34 @@ def _sees(told: Told, machine: str, before: set[str]) -> bool:
     return any(told.alive[node].get(ID) == machine for node in set(told.alive) - before)
 
 
+def checked_name(name: str) -> str:
+    """It, where a machine can be called so. UserError."""
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", name):
+        raise UserError(f"{name} cannot be a name", where="--name", mend="letters, digits, dots and dashes, 63 at most")
+    return name
+
+
 def own_address(head: str) -> str:
     """The address from which this machine reaches HOST:PORT. UserError at once where nothing answers there."""
-    host, _, port = head.rpartition(":")
+    begin = "begin it there with `foldfleet join --head`; open that port to this machine"
+    return answering(head, "no head answers", f"write HOST:PORT of the head; {begin}")
+
+
+def answering(address: str, what: str, mend: str) -> str:
+    """The address from which this machine reaches HOST:PORT. UserError with these words where nothing answers there."""
+    host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS) as connection:
             return str(connection.getsockname()[0])
     except (OSError, ValueError, OverflowError) as error:
-        mend = (
-            "write HOST:PORT of the head; begin it there with `foldfleet join --head`; open that port to this machine"
-        )
-        raise UserError(f"no head answers: {error}", where=head, mend=mend) from error
+        raise UserError(f"{what}: {error}", where=address, mend=mend) from error
+
+
+def with_redis(address: str, environment: dict[str, str]) -> str | None:
+    """Have a head that is begun with `environment` keep its books in a Redis; that one's password. UserError."""
+    answering(address, "no Redis answers", "begin it there, bound to that address, with a password")
+    environment[_REDIS] = address
+    return environment.get(REDIS_PASSWORD)
 
 
 def outward_address() -> str:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.access import ensure_token, ray_environment
+from coordinator.access import TEMPORARY, ensure_token, ray_environment
 from coordinator.fleet_file import FleetFile
 from coordinator.remote import Answer
 from coordinator.roster import from_text
@@ -30,7 +30,7 @@ _NEEDED = "for needed in rsync python3; do command -v $needed > /dev/null || ech
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LAUNCHERS = re.compile(r"\d{4}-\d\d-\d\d |\s|Traceback|Shared connection|click\.|Warning: Permanently|Error: Failed")
 _STOP = (
-    "ray stop --force > /dev/null 2>&1; rm -rf /tmp/ray; "
+    f"ray stop --force > /dev/null 2>&1; rm -rf /tmp/ray /tmp/ray_ssh_* ~/{TEMPORARY}; "
     "! pgrep -u $(id -u) -f '[r]aylet/raylet|[g]cs_server|[w]orkers.apart'"
 )
 Say = Callable[[str], None]

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
-from ray._private.state import state as ray_state
 
 from coordinator.actors import Actors, Machine, Probes
 from coordinator.config import FleetSection
 from coordinator.events import Fact, MachineCut, MachineDraining, MachineJoined, MachineLeft, MachineProbed
 from coordinator.joining import ID, NAME, UNTIL
 from coordinator.measured import Known
+from coordinator.nodes import Looks
 from coordinator.roster import let_go
 from shared_store.errors import UserError
 from workers.probe import labels, machine_memory_gb, system
@@ -35,12 +35,16 @@ class Machines:
         actors: Actors,
         kinds: tuple[str, ...],
         clock: Callable[[], float],
+        *,
         measured: Mapping[str, Known],
+        looks: Looks | None = None,
     ) -> None:
-        """`kinds`: of the tasks that a machine takes. `clock`: the ledger's, in seconds. `measured`: by machine id."""
+        """`kinds`: of the tasks that a machine takes. `clock`: the ledger's, in seconds. `measured`: by machine id.
+        `looks`: at Ray's nodes.
+        """
         self.named: dict[str, Machine] = {}
         self._settings, self._actors, self._kinds, self._clock = settings, actors, kinds, clock
-        self._measured = measured
+        self._measured, self._looks = measured, looks or Looks()
         self._embedded = settings.address is None
         self._joining: set[str] = set()  # machines whose probe is awaited before they are told of
         self._draining: set[str] = set()  # nodes
@@ -48,9 +52,12 @@ class Machines:
         self._probes = Probes(actors)
 
     def changes(self) -> list[Fact]:
-        """What became of machines since the last call, and what probes have found."""
+        """What became of machines since the last call, and what probes have found. Nothing while the head is away."""
         facts: list[Fact] = []
-        nodes = {node["NodeID"]: node for node in ray.nodes()}
+        seen = self._looks.look()
+        if seen is None:
+            return []
+        nodes = seen.nodes
         for machine in list(self.named.values()):
             node = nodes.get(machine.node, {})
             if not node.get("Alive"):
@@ -61,11 +68,12 @@ class Machines:
             if node["Alive"] and node["NodeID"] not in known | self._left.keys():
                 facts += self._meet(node)
         facts += [self._answered(name, probed) for name, probed in self._probes.answers()]
-        return [*facts, *self._drained()]
+        return [*facts, *self._drained(dict(seen.draining))]
 
-    def is_alive(self, machine: str) -> bool:
-        """Whether Ray still hears of a machine."""
-        return any(node["NodeID"] == self.named[machine].node and node["Alive"] for node in ray.nodes())
+    def is_alive(self, machine: str) -> bool | None:
+        """Whether Ray still hears of a machine; None while its head does not say."""
+        seen = self._looks.look()
+        return None if seen is None else bool(seen.nodes.get(self.named[machine].node, {}).get("Alive"))
 
     def probe(self, machine: str) -> None:
         """Begin to probe a machine that nothing runs on; what is found comes from `changes`."""
@@ -109,12 +117,14 @@ class Machines:
         self._actors.at(self.named[name], 0)
         return self._joined(self.named[name], probed)
 
-    def _drained(self) -> list[Fact]:
-        """Machines that Ray is told to give back. A node without a time for it is taken back at any moment."""
+    def _drained(self, until: dict[str, int]) -> list[Fact]:
+        """Machines that Ray is told to give back, `until` when by node, in milliseconds of the wall clock.
+
+        A node without a time for it (0) is taken back at any moment.
+        """
         if self._embedded:
             return []
         facts: list[Fact] = []
-        until = ray_state.get_draining_nodes()  # node -> milliseconds of the wall clock, or 0
         for machine in self.named.values():
             due = machine.until - time.time() < UNTIL_LEAD_SECONDS and machine.name not in self._joining
             if due and machine.node not in until:

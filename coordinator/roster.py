@@ -62,6 +62,7 @@ def head_address(address: str) -> str:
     """HOST:PORT of the head; `auto`: of the Ray that was begun on this machine, or nothing."""
     if address != "auto":
         return address
+    enter_fleet(os.environ, Path.home())  # before Ray is imported, which reads its variables then
     from ray._private.utils import read_ray_address
 
     return read_ray_address() or ""

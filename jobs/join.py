@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ from typing import Annotated
 
 import tyro
 
-from coordinator.access import ensure_token, enter_fleet
-from coordinator.joining import Door, RayCommands, address_in, deadline, enter, outward_address, own_address
+from coordinator import joining
+from coordinator.access import ensure_token, enter_fleet, keep_temporary_files
+from coordinator.joining import Door, RayCommands
 from jobs.console import command, done
 from shared_store.errors import UserError
 from workers.identity import machine_id
@@ -42,6 +42,8 @@ class Join:
     port: int = 6379
     dashboard_host: str = "127.0.0.1"
     autoscaling_config: str | None = None
+    redis: str | None = None
+    """With --head: HOST:PORT of a Redis on another machine, by which a lost head comes back to a fleet at work."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,24 +55,25 @@ def _join(arguments: Sequence[str]) -> None:
     given: Join = tyro.cli(kind, prog="foldfleet join", description=__doc__, args=list(arguments))
     if given.head == bool(given.address):
         raise UserError("say either HOST:PORT or --head", where="foldfleet join", mend="foldfleet join HEAD:6379")
-    name = given.name or socket.gethostname()
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", name):
-        raise UserError(f"{name} cannot be a name", where="--name", mend="letters, digits, dots and dashes, 63 at most")
-    until = deadline(given.until, datetime.datetime.now().astimezone()) if given.until else None
+    name = joining.checked_name(given.name or socket.gethostname())
+    if given.redis and not given.head:
+        raise UserError("only the head has a Redis", where="--redis", mend="leave it out here")
+    until = joining.deadline(given.until, datetime.datetime.now().astimezone()) if given.until else None
     environment = dict(os.environ)
     if given.labels is not None:
         environment[LABELS] = given.labels
     if given.head:
         ensure_token(Path.home())
     enter_fleet(environment, Path.home())
+    keep_temporary_files(environment, Path.home())
     if (Path.home() / ".ray" / "auth_token").is_file():
         ensure_token(Path.home())  # for its owner's eyes alone, whoever copied it here
     if given.head:
         launchers = given.autoscaling_config
-        node_ip = given.node_ip or (launchers and address_in(launchers)) or outward_address()
+        node_ip = given.node_ip or (launchers and joining.address_in(launchers)) or joining.outward_address()
     else:
         print(f"asking {given.address} ...", flush=True)
-        towards = own_address(given.address)  # also a look whether anybody is there
+        towards = joining.own_address(given.address)  # also a look whether anybody is there
         node_ip = given.node_ip or towards
     door = Door(
         head=given.address or None,
@@ -83,8 +86,9 @@ def _join(arguments: Sequence[str]) -> None:
         port=given.port,
         dashboard_host=given.dashboard_host,
         autoscaling_config=given.autoscaling_config,
+        redis_password=joining.with_redis(given.redis, environment) if given.redis else None,
     )
-    enter(door, RayCommands(environment), print)
+    joining.enter(door, RayCommands(environment), print)
     step = f"machines {given.address}" if given.address else f"join {node_ip}:{given.port}, on each other machine"
     done(f"{name} ({node_ip}) is in the fleet", f"foldfleet {step}")
 

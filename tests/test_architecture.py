@@ -68,7 +68,7 @@ def test_ray_is_known_to_few_and_only_the_fleet_opens_the_workers_door() -> None
     with_ray = {path.name for path in coordinator if any(name.split(".")[0] == "ray" for name in imports(path))}
     assert with_ray == {
         *("actors.py", "cluster.py", "doctor_ray.py", "fleet.py", "machines.py"),
-        *("ray_series.py", "roster.py", "search.py"),
+        *("nodes.py", "ray_series.py", "roster.py", "search.py"),
     }
     doors = {path.name for path in coordinator if imports(path) & {"workers.run", "workers.slot"}}
     assert doors == {"actors.py", "fleet.py"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
-from coordinator.access import TOKEN, ensure_token, enter_fleet, ray_environment
+from coordinator.access import TOKEN, ensure_token, enter_fleet, keep_temporary_files, ray_environment
 from shared_store.errors import UserError
 
 
@@ -43,7 +44,8 @@ def test_a_process_with_the_token_gets_every_variable_and_keeps_those_that_it_ha
     ensure_token(tmp_path)
     environment = {"OMP_NUM_THREADS": "4"}
     enter_fleet(environment, tmp_path)
-    assert environment == ray_environment() | {"OMP_NUM_THREADS": "4"}
+    torch = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / ".cache/foldfleet/torch")}
+    assert environment == ray_environment() | torch | {"OMP_NUM_THREADS": "4"}
     assert environment["RAY_AUTH_MODE"] == "token"
 
 
@@ -63,3 +65,14 @@ def test_a_fleet_whose_token_is_turned_off_is_refused(tmp_path: Path) -> None:
     ensure_token(tmp_path)
     with pytest.raises(UserError, match="RAY_AUTH_MODE is disabled"):
         enter_fleet({"RAY_AUTH_MODE": "disabled"}, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ray keeps its files elsewhere on Windows")
+def test_what_a_machines_ray_leaves_when_it_is_killed_lies_in_one_place(tmp_path: Path) -> None:
+    environment: dict[str, str] = {}
+    keep_temporary_files(environment, tmp_path)
+    assert Path(environment["TMPDIR"]).is_relative_to(tmp_path) and Path(environment["TMPDIR"]).is_dir()
+    assert environment["RAY_TMPDIR"] == "/tmp"
+    given = {"TMPDIR": "/scratch"}
+    keep_temporary_files(given, tmp_path)
+    assert given["RAY_TMPDIR"] == "/scratch"

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import pytest
 
-from coordinator.joining import Door, Told, deadline, enter, own_address
+from coordinator.joining import Door, Told, deadline, enter, own_address, with_redis
 from shared_store.errors import UserError
 
 DOOR = Door(head="192.0.2.1:6379", machine="ab" * 8, name="attic", node_ip="192.0.2.7", until=1234.5, cpus=2)
@@ -71,6 +71,18 @@ def test_the_address_is_the_one_towards_the_head() -> None:
     for nobody in (f"127.0.0.1:{port}", "nothing", "127.0.0.1:999999"):
         with pytest.raises(UserError, match="no head answers"):
             own_address(nobody)
+
+
+def test_a_head_keeps_its_books_in_a_redis_that_answers() -> None:
+    environment = {"RAY_REDIS_PASSWORD": "secret"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        password = with_redis(address, environment)
+    assert environment["RAY_REDIS_ADDRESS"] == address
+    words = Door(None, DOOR.machine, DOOR.name, DOOR.node_ip, redis_password=password).line()
+    assert {"--head", "--redis-password=secret"} <= set(words)
+    with pytest.raises(UserError, match="no Redis answers"):
+        with_redis(address, {})
 
 
 def test_a_time_that_has_passed_today_is_tomorrows() -> None:

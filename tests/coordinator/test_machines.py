@@ -13,6 +13,7 @@ from coordinator.config import FleetSection
 from coordinator.events import Fact, MachineCut, MachineDraining, MachineJoined, MachineLeft
 from coordinator.machines import Machines
 from coordinator.measured import Known
+from coordinator.nodes import Looks, Seen
 from workers.tasks import Probed
 
 EXPECTED, UNEXPECTED, PREEMPTED = 1, 2, 3  # ray's NodeDeathInfo.Reason
@@ -27,15 +28,15 @@ class Cluster:
         self.found: list[tuple[str, Probed]] = []
         self.asked: list[str] = []
         self.dismissed: list[str] = []
-        monkeypatch.setattr("coordinator.machines.ray.nodes", lambda: list(self.nodes.values()))
-        monkeypatch.setattr("coordinator.machines.ray_state.get_draining_nodes", lambda: self.draining)
         monkeypatch.setattr("coordinator.machines.Probes", lambda _actors: self)
         monkeypatch.setattr("coordinator.machines.ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="head"))
         monkeypatch.setattr("coordinator.machines.let_go", lambda *given: self.let_go.append(given))
         self.let_go: list[tuple[Any, ...]] = []
         actors: Any = self
         measured = {"m1": Known(speed=7.5, link_mb_per_second=12.0), "m2": Known(link_mb_per_second=4.0)}
-        self.machines = Machines(FleetSection(address="auto"), actors, ("train",), lambda: 50.0, measured)
+        looks = Looks(lambda: Seen(dict(self.nodes), dict(self.draining)))
+        settings, kinds = FleetSection(address="auto"), ("train",)
+        self.machines = Machines(settings, actors, kinds, lambda: 50.0, measured=measured, looks=looks)
 
     def begin(self, host: str, node: str, **labels: str) -> None:
         """`labels`: what `foldfleet join` says of the machine: id, name, until."""

@@ -4,6 +4,7 @@ set -e
 mount --make-rprivate /
 ROOT=$FOLDER/root
 mkdir -p "$FOLDER"/{root,upper,work,home,tmp}
+find "$FOLDER/tmp" -mindepth 1 -delete # as many systems do
 chmod 1777 "$FOLDER/tmp"
 chmod 700 "$FOLDER/home"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$ROOT"

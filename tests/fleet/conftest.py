@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleet.fleet_run import OVERRIDES, results_in
-from fleet.lab import ROOT, HostKind, Lab, missing, running_lab
+from fleet.alone import Alone
+from fleet.fleet_run import SHORT, Size
+from fleet.lab import HostKind, Lab, missing, running_lab
 from fleet.operator import Operator
 from support import digits_folder
 
 PHOTOS_PER_CLASS = 30
-# Their sum is not above what two cores give.
-KINDS = {"head": HostKind(1, 0.5), "a": HostKind(2, 0.5), "b": HostKind(3, 0.5), "c": HostKind(4, 0.5)}
+LONG_FOLD_SECONDS = 20.0  # of one fold of a long run, on a core of this machine
+# As fast as they can while no test has them slower.
+KINDS = {"head": HostKind(1, 2.0), "a": HostKind(2, 2.0), "b": HostKind(3, 2.0), "c": HostKind(4, 2.0)}
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +45,12 @@ def operator(lab: Lab, photos: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """What the same run leaves on this machine alone, by task id: what every run on the fleet must leave."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    command = [sys.executable, "-m", "jobs.cli", "pipeline", str(photos), "--config", "configs/tiny.yaml"]
-    command += ["--store", str(folder / "store"), "--run", "run", *OVERRIDES]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return results_in(folder / "store")
+def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """The same work on one machine, undisturbed."""
+    return Alone(photos, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="session")
+def long(alone: Alone) -> Size:
+    """A run of some minutes, however fast this machine is: by what epochs of a short one take here."""
+    return Size(5, max(2 * SHORT.epochs, round(LONG_FOLD_SECONDS / alone.epoch_seconds(SHORT))), 3.0)

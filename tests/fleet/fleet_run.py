@@ -5,28 +5,51 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet.journal import Event, training_on
 from fleet.operator import Operator
 
-Event = dict[str, Any]
+from shared_store.records import sha256
+
 REPEATED = ("model", "held_out", "selection", "labels")  # blobs that are the same wherever they were made
-OVERRIDES = ("--recipe.epochs", "30", "--recipe.checkpoint_minutes", "0.05")  # folds of half a minute
+Results = dict[str, dict[str, str]]  # hashes of those, by task id and name
 _LOOK_SECONDS = 0.3
 
 
-class FleetRun:
-    """A run that `ray submit` began on the head. Its store lies on the head's disk unless another is given."""
+@dataclass(frozen=True)
+class Size:
+    """How long a run is. Teachers, labels and students, by the test recipe."""
 
-    def __init__(self, operator: Operator, name: str, store: str | None = None) -> None:
-        self.name, self._operator = name, operator
+    folds: int
+    epochs: int
+    interval_seconds: float  # between checkpoints
+
+    @property
+    def words(self) -> list[str]:
+        minutes = f"{self.interval_seconds / 60:.4f}"
+        epochs = ["--recipe.epochs", str(self.epochs), "--recipe.checkpoint_minutes", minutes]
+        return [*epochs, "--folds.count", str(self.folds)]
+
+
+SHORT = Size(3, 30, 1.5)
+MIDDLE = Size(4, 75, 2.0)  # every machine of a fleet has a fold for a while
+
+
+class FleetRun:
+    """A run that `ray submit` begins on the head. Its store lies on the head's disk unless another is given."""
+
+    def __init__(
+        self, operator: Operator, name: str, size: Size = SHORT, job: str = "student", store: str | None = None
+    ) -> None:
+        self.name, self.size, self._operator = name, size, operator
         self.store = store or f"head:///root/stores/{name}"
-        self._command = ["ray", "submit", str(operator.cluster), "jobs/pipeline.py", "--", "photos"]
-        self._command += ["--config", "foldfleet/configs/tiny.yaml", "--fleet.address", "auto", "--store", self.store]
-        self._command += ["--run", "run", *OVERRIDES]
-        self.words = " ".join(["--fleet.address auto", *OVERRIDES])
+        self.words = ["--config", "foldfleet/configs/tiny.yaml", "--store", self.store, "--run", "run", *size.words]
+        self._command = ["ray", "submit", str(operator.cluster), f"jobs/{job}.py", "--", "photos"]
+        self._command += ["--fleet.address", "auto", *self.words]
         self.process: subprocess.Popen[bytes]
 
     def begin(self, *more: str) -> FleetRun:
@@ -34,11 +57,17 @@ class FleetRun:
         self.process = self._operator.begin([*self._command, *more], f"{self.name}.log")
         return self
 
+    def begin_on(self, host: str, job: str = "student") -> FleetRun:
+        """The command as somebody types it at a machine of the fleet."""
+        words = ["foldfleet", job, "photos", "--fleet.address", f"{self._operator.lab.address('head')}:6379"]
+        self.process = self._operator.begin_on(host, " ".join([*words, *self.words]), f"{self.name}.log")
+        return self
+
     def events(self) -> list[Event]:
         """The journal as far as it is written."""
         for path in self._journals():
             if path.exists():
-                return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+                return events_in(path)
         return []
 
     def until(self, seen: Callable[[list[Event]], Any], what: str, seconds: float = 240.0) -> Any:
@@ -66,67 +95,42 @@ class FleetRun:
         """The end of what the command printed."""
         return self._operator.said(f"{self.name}.log")[-4000:]
 
-    def results(self) -> dict[str, dict[str, str]]:
-        """Hashes of what must be the same bytes wherever it was made, by task id."""
-        return results_in(self._operator.lab.home("head") / "stores" / self.name)
+    def results(self, host: str = "head") -> Results:
+        """Hashes of what must be the same bytes wherever it was made, from a store on the disk of `host`."""
+        return results_in(self.folder(host))
+
+    def folder(self, host: str = "head") -> Path:
+        """Its store, on the disk of `host`."""
+        return self._operator.lab.home(host) / "stores" / self.name
 
     def _journals(self) -> list[Path]:
-        home = self._operator.lab.home("head")
-        there = sorted(home.glob(f".cache/foldfleet/*{self.name}*/runs/run/events.jsonl"))
-        return [home / "stores" / self.name / "runs/run/events.jsonl", *there]
+        homes = [self._operator.lab.home(host) for host in self._operator.lab.hosts]
+        caches = [path for home in homes for path in home.glob(f".cache/foldfleet/*{self.name}*/runs/run/events.jsonl")]
+        return [self.folder() / "runs/run/events.jsonl", *caches]
 
 
-def results_in(store: Path) -> dict[str, dict[str, str]]:
+def events_in(journal: Path) -> list[Event]:
+    """Its whole lines."""
+    return [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
+
+
+def results_in(store: Path) -> Results:
     """The same of a store in a folder that this machine sees."""
     records = [json.loads(path.read_text()) for path in sorted((store / "results").glob("*.json"))]
+    assert len(records) == len({record["task"] for record in records}), f"several results of one task in {store}"
     found = {one["task"]: {name: blob for name, blob in one["blobs"].items() if name in REPEATED} for one in records}
     return {task: blobs for task, blobs in found.items() if blobs}
 
 
-def training_on(events: Sequence[Event], machine: str, epochs: int) -> str | None:
-    """A task at work on a machine, at least `epochs` in, with a commit, and not at its last epoch."""
-    machines: dict[str, str] = {}
-    for event in events:
-        if event["event"] == "Start":
-            machines[event["task"]] = event["machine"]
-        elif event["event"] == "TaskEnded":
-            machines.pop(event["outcome"]["task"], None)
-    for event in reversed(events):
-        if event["event"] == "Progressed" and machines.get((seen := event["progress"])["task"]) == machine:
-            in_the_middle = epochs <= seen["epoch"] < seen["epochs"] - 1
-            return str(seen["task"]) if in_the_middle and has_committed(events, seen["task"]) else None
-    return None
-
-
-def training_seconds(events: Sequence[Event]) -> dict[str, float]:
-    """How long each machine had a training task, by the journal's clock."""
-    began: dict[tuple[str, int], tuple[str, float]] = {}
-    seconds: dict[str, float] = {}
-    for event in events:
-        if event["event"] == "Start":
-            began[event["task"], event["attempt"]] = (event["machine"], event["at"])
-        elif event["event"] == "TaskEnded":
-            outcome = event["outcome"]
-            machine, at = began.pop((outcome["task"], outcome["attempt"]))
-            if outcome["task"].startswith(("teacher", "student")):
-                seconds[machine] = seconds.get(machine, 0.0) + event["at"] - at
-    return seconds
-
-
-def has_committed(events: Sequence[Event], task: str) -> bool:
-    """Whether a commit of a task has been told of."""
-    told = (event["progress"] for event in events if event["event"] == "Progressed")
-    return any(progress["task"] == task and progress["commit"] for progress in told)
-
-
-def lost_steps(events: Sequence[Event], task: str) -> int:
-    """Optimizer steps made more than once: the most by which one of a task's attempts began behind another."""
-    furthest, lost, attempt = 0, 0, None
-    for event in events:
-        if event["event"] != "Progressed" or event["progress"]["task"] != task:
-            continue
-        seen = event["progress"]
-        if seen["attempt"] != attempt:
-            attempt, lost = seen["attempt"], max(lost, furthest - seen["step"])
-        furthest = max(furthest, seen["step"])
-    return lost
+def forked_chains(store: Path) -> list[str]:
+    """Commits that do not name the one before them, or go back behind it: none, or two attempts wrote past another."""
+    wrong = []
+    for folder in sorted((store / "commits").iterdir()):
+        parent, reached = None, (0, 0)
+        for number in range(1, len(list(folder.glob("*.json"))) + 1):
+            data = (folder / f"{number}.json").read_bytes()
+            commit = json.loads(data)
+            if commit["parent"] != parent or (commit["epoch"], commit["step"]) < reached:
+                wrong.append(f"{folder.name}/{number}")
+            parent, reached = sha256(data), (commit["epoch"], commit["step"])
+    return wrong

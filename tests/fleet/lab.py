@@ -8,6 +8,7 @@ and an SSH server as its first process. It needs root, and nothing that this mac
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ _BOOT = Path(__file__).with_name("boot.sh")
 _BOOT_SECONDS = 20.0
 _COMMANDS = ("ip", "unshare", "nsenter", "ssh", "ssh-keygen", "rsync", "cc")
 _NETS = range(77, 100)
+_OF_THE_LAB = ("sshd", "/usr/sbin/sshd", "unshare")  # what a host is made of
+_NUMBERS = itertools.count()  # of this process's labs
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ class Host:
     """One host: its first process, its cable, its limits."""
 
     def __init__(self, name: str, kind: HostKind, switch: Switch, folder: Path) -> None:
-        self.name, self._kind, self._switch, self.folder = name, kind, switch, folder
+        self.name, self.kind, self._switch, self.folder = name, kind, switch, folder
         self.address = f"{switch.net}.{kind.number}"
+        self.cores = kind.cpu  # that it has now
         self.limits, self.cable = Limits(switch.lab, name), Cable(switch, name)
         self._process: subprocess.Popen[bytes] | None = None
         self._first: int | None = None  # id of its first process, as this machine has it
@@ -71,15 +75,15 @@ class Host:
 
     def boot(self, environment: Mapping[str, str], probe: Sequence[str]) -> None:
         """Power on, same disk; it is there when `probe`, a command over SSH, works."""
-        self.limits.cpu(max(1.0, self._kind.cpu))  # a slow machine need not be slow to boot
-        self.limits.memory(self._kind.memory_mb)
+        self.limits.cpu(max(1.0, self.cores))  # a slow machine need not be slow to boot
+        self.limits.memory(self.kind.memory_mb)
         within = f"{self.limits.entering()} exec nsenter --net=/run/netns/{self.cable.namespace} unshare --mount --uts"
         within += f" --ipc --pid --fork --kill-child=KILL bash {_BOOT}"
         of_host = {
             "FOLDER": str(self.folder),
             "NAME": self.name,
             "MEMORY_FOLDER": str(self.limits.memory_folder or ""),
-            "SHM_MB": str(self._kind.shared_memory_mb),
+            "SHM_MB": str(self.kind.shared_memory_mb),
         }
         with (self.folder / "console.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -92,7 +96,7 @@ class Host:
                 cwd="/",
             )
         self._await(probe)
-        self.limits.cpu(self._kind.cpu)
+        self.limits.cpu(self.cores)
 
     def kill(self) -> None:
         """Every process of it is killed at once by the kernel."""
@@ -107,6 +111,11 @@ class Host:
         while self.limits.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
         self._process = self._first = None
+
+    def slow(self, cores: float) -> None:
+        """It has so much of a core, now and after its next boot."""
+        self.cores = cores
+        self.limits.cpu(cores)
 
     def within(self, command: Sequence[str]) -> list[str]:
         """The command line that runs a command in this host through its namespaces."""
@@ -147,7 +156,7 @@ class Lab:
 
     def __init__(self, folder: Path, kinds: Mapping[str, HostKind]) -> None:
         self.folder, self.key = folder, folder / "id_ed25519"
-        name = f"ff{os.getpid() % 46_656:x}"[:6]
+        name = f"ff{os.getpid() % 46_656:x}{next(_NUMBERS):x}"[:7]
         self.switch = Switch(name, _free_net(), folder)
         self.hosts = {host: Host(host, kind, self.switch, folder / host) for host, kind in kinds.items()}
 
@@ -198,6 +207,17 @@ class Lab:
         """Plugged in, and as fast as it was."""
         self.hosts[host].cable.plug()
 
+    @contextlib.contextmanager
+    def cores(self, cores: Mapping[str, float]) -> Iterator[None]:
+        """Hosts with so much of a core each, for a while."""
+        try:
+            for host, share in cores.items():
+                self.hosts[host].slow(share)
+            yield
+        finally:
+            for host in cores:
+                self.hosts[host].slow(self.hosts[host].kind.cpu)
+
     def freeze(self, host: str) -> None:
         self.hosts[host].limits.frozen(True)
 
@@ -215,6 +235,19 @@ class Lab:
             f"{host}: {' '.join(command)}: {ran.returncode}: {ran.stdout}{ran.stderr}"
         )
         return ran.stdout
+
+    def press(self, host: str) -> None:
+        """Memory runs out: the kernel kills one of the host's processes, that which it may kill first."""
+        self.hosts[host].limits.press(self.hosts[host].kind.memory_mb)
+
+    def processes(self, host: str) -> list[str]:
+        """Command lines of all of its processes, but for its SSH server."""
+        lines = []
+        for process in self.hosts[host].limits.processes():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                line = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                lines += [] if line.startswith(_OF_THE_LAB) else [line]
+        return lines
 
     def small_disk(self, host: str, folder: str, megabytes: int) -> None:
         """A disk of its own for a folder of the host."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,16 @@ from pathlib import Path
 _CONTROL = Path("/sys/fs/cgroup")
 _PERIOD_MICROSECONDS = 50_000
 _TRIES, _TRY_SECONDS = 50, 0.1
+_PRESS_SECONDS = 120.0
+_PRESSING = """
+import sys, time
+def kills():
+    return int(dict(line.split() for line in open(sys.argv[1]))["oom_kill"])
+before, taken = kills(), []
+while kills() == before:
+    taken.append(b"x" * 2**24)
+    time.sleep(0.01)
+"""
 
 
 def is_version_2() -> bool:
@@ -56,6 +67,13 @@ class Limits:
     def memory(self, megabytes: int) -> None:
         path = self.folders[0] / "memory.max" if is_version_2() else self.folders[1] / "memory.limit_in_bytes"
         path.write_text(str(megabytes << 20))
+
+    def press(self, megabytes: int) -> None:
+        """Something that the kernel spares takes memory until it has killed another of the group, within its limit."""
+        self.memory(megabytes)
+        kills = self.folders[0] / "memory.events" if is_version_2() else self.folders[1] / "memory.oom_control"
+        words = f'{self.entering()} echo -1000 > /proc/self/oom_score_adj; exec python3 -c "$0" {kills}'
+        subprocess.run(["bash", "-c", words, _PRESSING], check=True, timeout=_PRESS_SECONDS)
 
     def frozen(self, frozen: bool) -> None:
         if is_version_2():

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from fleet.lab import ENVIRONMENT, ROOT, Lab
@@ -48,8 +47,10 @@ class Operator:
         (self.home / ".ssh" / "config").write_text(settings)
         (folder / "ray").mkdir()
 
-    def write_cluster_file(self, head: str, workers: Sequence[str], join_options: str = "", **changes: Any) -> None:
-        """The project's own cluster.yaml, with the lab's machines filled in."""
+    def write_cluster_file(
+        self, head: str, workers: Sequence[str], join_options: str = "", head_options: str = ""
+    ) -> None:
+        """The project's own cluster.yaml, with the lab's machines filled in; options of `foldfleet join` there."""
         given = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
         given["provider"] |= {"head_ip": self.lab.address(head), "worker_ips": list(map(self.lab.address, workers))}
         given["auth"] |= {"ssh_user": "root", "ssh_private_key": str(self.lab.key)}
@@ -59,7 +60,8 @@ class Operator:
         given["setup_commands"] = [*kept, *(_filled(line, names) for line in SETUP_COMMANDS)]
         for key in ("head_start_ray_commands", "worker_start_ray_commands"):
             given[key] = [line.replace("foldfleet join", f"foldfleet join {join_options}") for line in given[key]]
-        self.cluster.write_text(yaml.safe_dump(given | changes, width=1000), encoding="utf-8")
+            given[key] = [line.replace("--head", f"--head {head_options}") for line in given[key]]
+        self.cluster.write_text(yaml.safe_dump(given, width=1000), encoding="utf-8")
 
     def run(self, command: Sequence[str], seconds: float = 400.0, **more: str) -> subprocess.CompletedProcess[str]:
         """A command to its end, in the project's folder."""
@@ -87,6 +89,10 @@ class Operator:
                 start_new_session=True,
             )
 
+    def begin_on(self, host: str, command: str, log: str) -> subprocess.Popen[bytes]:
+        """The same for a command that somebody types at a host."""
+        return self.begin(self._typed(host, command), log)
+
     def said(self, log: str) -> str:
         return (self.folder / log).read_text(encoding="utf-8", errors="replace")
 
@@ -102,10 +108,17 @@ class Operator:
 
     def on(self, host: str, command: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
         """A command that somebody types at a host, in a login shell."""
-        line = self.lab.ssh_line(host, f"bash --login -c 'source ~/.bashrc; {command}'")
         return subprocess.run(
-            line, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
+            self._typed(host, command),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
+
+    def _typed(self, host: str, command: str) -> list[str]:
+        return self.lab.ssh_line(host, f"bash --login -c 'source ~/.bashrc; {command}'")
 
     def send(self, source: Path, host: str, target: str) -> None:
         """A folder's content, to a folder of the host."""

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fleet.fleet_run import REPEATED, FleetRun
+from fleet.alone import Alone
+from fleet.fleet_run import REPEATED, SHORT, FleetRun, Results
 from fleet.operator import Operator
 from s3_server import running_s3
 
@@ -14,7 +15,6 @@ from shared_store.commits import read_result
 from shared_store.store import Store, open_store
 
 CREDENTIALS = "[default]\naws_access_key_id = tester\naws_secret_access_key = secret\n"
-Results = dict[str, dict[str, str]]
 
 
 def results_of(store: Store, tasks: Results) -> Results:
@@ -27,38 +27,42 @@ def results_of(store: Store, tasks: Results) -> Results:
     }
 
 
-@pytest.mark.timeout(600)
-def test_a_run_with_its_store_on_an_sftp_server(operator: Operator, undisturbed: Results) -> None:
-    server = operator.lab.address("head")
-    for host in operator.lab.hosts:
-        ssh = operator.lab.home(host) / ".ssh"
+def store_on(operator: Operator, host: str, name: str) -> str:
+    """A host as an SFTP server that all hosts know, and have the key of."""
+    server = operator.lab.address(host)
+    for client in operator.lab.hosts:
+        ssh = operator.lab.home(client) / ".ssh"
         shutil.copy(operator.lab.key, ssh / "id_ed25519")
-        operator.lab.run(host, "sh", "-c", f"ssh-keyscan {server} >> /root/.ssh/known_hosts 2> /dev/null")
-    run = FleetRun(operator, "sftp", f"sftp://root@{server}/root/stores/sftp").begin()
+        operator.lab.run(client, "sh", "-c", f"ssh-keyscan {server} >> /root/.ssh/known_hosts 2> /dev/null")
+    return f"sftp://root@{server}/root/stores/{name}"
+
+
+@pytest.mark.complete
+@pytest.mark.timeout(600)
+def test_a_run_with_its_store_on_an_sftp_server(operator: Operator, alone: Alone) -> None:
+    run = FleetRun(operator, "sftp", SHORT, store=store_on(operator, "head", "sftp")).begin()
     try:
         run.finish()
     finally:
         operator.forget(run.process)
-    assert run.results() == undisturbed
+    assert run.results() == alone(SHORT)
 
 
 @pytest.mark.timeout(600)
 def test_a_run_with_its_store_in_an_s3_bucket(
-    operator: Operator, undisturbed: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    operator: Operator, alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_s3(tmp_path, operator.lab.switch.operator) as server:
         for host in operator.lab.hosts:
             folder = operator.lab.home(host) / ".aws"
             folder.mkdir(exist_ok=True)
             (folder / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {server.endpoint_url}\n")
-            (folder / "credentials").write_text(
-                "[default]\naws_access_key_id = tester\naws_secret_access_key = secret\n"
-            )
-        run = FleetRun(operator, "s3", server.url("run")).begin()
+            (folder / "credentials").write_text(CREDENTIALS)
+        run = FleetRun(operator, "s3", SHORT, "pipeline", server.url("run")).begin()
         try:
             run.finish()
         finally:
             operator.forget(run.process)
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        assert results_of(open_store(server.url("run")), undisturbed) == undisturbed
+        assert results_of(open_store(server.url("run")), alone(SHORT)) == alone(SHORT)

@@ -1,0 +1,60 @@
+"""All that can go wrong with machines strikes one run, one after the other and some of it at once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fleet.alone import Alone
+from fleet.fleet_run import FleetRun, Size
+from fleet.operator import Operator
+from fleet.strikes import CACHE, STRIKES
+from fleet.test_faults import kept_its_promises, restore
+
+log = logging.getLogger(__name__)
+# One after the other; what stands in one line strikes at the same time.
+ROUNDS: Sequence[Sequence[tuple[str, str]]] = (
+    [("slow-link", "c"), ("full-disk", "b")],
+    [("freeze", "a"), ("memory-cap", "b")],
+    [("driver-killed", "b")],
+    [("cut-90", "a"), ("drained", "c")],
+    [("power-cut", "b")],
+    [("two-coordinators", "head")],
+    [("cut-15", "a"), ("cut-5", "b")],
+    [("new-address", "c")],
+    [("head-power-cut", "b")],
+)
+SLOW = {"a": 0.3, "b": 0.3, "c": 0.3}  # so that there is work left for the last strike
+
+
+@pytest.mark.timeout(1200)
+def test_whatever_strikes_one_run_its_bytes_are_the_same(operator: Operator, long: Size, alone: Alone) -> None:
+    began = time.monotonic()
+    operator.lab.small_disk("b", CACHE, 60)
+    run = FleetRun(operator, "all", long).begin()
+    try:
+        with operator.lab.cores(SLOW):
+            for strikes in ROUNDS:
+                log.info("after %.0f s: %s", time.monotonic() - began, strikes)
+                at_once([_striking(operator, run, name, machine) for name, machine in strikes])
+        log.info("after %.0f s: nothing more", time.monotonic() - began)
+        run.finish()
+    finally:
+        operator.forget(run.process)
+        restore(operator)
+    assert run.results() == alone(long)
+    log.info("%.0f s, %s", time.monotonic() - began, kept_its_promises(run))
+
+
+def _striking(operator: Operator, run: FleetRun, name: str, machine: str) -> Callable[[], None]:
+    return lambda: STRIKES[name](operator, run, machine)
+
+
+def at_once(acts: Sequence[Callable[[], None]]) -> None:
+    """Each in a thread; what one raises comes when all are over."""
+    with ThreadPoolExecutor(len(acts)) as threads:
+        for done in [threads.submit(act) for act in acts]:
+            done.result()
