@@ -59,11 +59,11 @@ def freeze(operator: Operator, run: FleetRun, machine: str) -> None:
 
 
 def memory_cap(operator: Operator, run: FleetRun, machine: str) -> None:
-    """The kernel kills what it may, for want of memory."""
+    """Ray or the kernel kills what it may, for want of memory."""
     run.until_training_on(machine)
     before = len(run.events())
-    operator.lab.press(machine)
-    run.until(lambda events: ended_badly(events[before:]), "a fold's process is killed", 60.0)
+    with operator.lab.pressed(machine):
+        run.until(lambda events: ended_badly(events[before:]), "a fold's process is killed", 60.0)
 
 
 def slow_link(operator: Operator, run: FleetRun, machine: str) -> None:
