@@ -42,6 +42,8 @@ class Join:
     port: int = 6379
     dashboard_host: str = "127.0.0.1"
     autoscaling_config: str | None = None
+    keep: bool = False
+    """Leave this machine as it is where it is in that fleet already; else end what Ray runs here first."""
     redis: str | None = None
     """With --head: HOST:PORT of a Redis on another machine, by which a lost head comes back to a fleet at work."""
 
@@ -86,6 +88,7 @@ def _join(arguments: Sequence[str]) -> None:
         port=given.port,
         dashboard_host=given.dashboard_host,
         autoscaling_config=given.autoscaling_config,
+        keep=given.keep,
         redis_password=joining.with_redis(given.redis, environment) if given.redis else None,
     )
     joining.enter(door, RayCommands(environment), print)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 # Rounds come one after the other. In a round several rows of strikes begin at the same time: what, on which machine.
 ROUNDS: Sequence[Sequence[Sequence[tuple[str, str]]]] = (
     [[("slow-link", "c")], [("full-disk", "b")]],
-    [[("freeze", "a")], [("memory-cap", "b")]],
+    [[("freeze", "c")], [("memory-cap", "b")]],
     [[("cut-90", "a")], [("power-cut", "b"), ("driver-killed", "head"), ("two-coordinators", "head")]],
     [[("cut-5", "b")], [("drained", "c")]],
     [[("cut-15", "a")], [("new-address", "b")]],
