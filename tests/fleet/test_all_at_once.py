@@ -39,7 +39,7 @@ def test_whatever_strikes_one_run_its_bytes_are_the_same(operator: Operator, lon
         log.info("after %.0f s: nothing more", time.monotonic() - began)
         run.finish()
     finally:
-        operator.forget(run.process)
+        run.forget()
         restore(operator)
     assert run.results() == alone(long)
     log.info("%.0f s, %s", time.monotonic() - began, kept_its_promises(run))
