@@ -73,6 +73,18 @@ def enter_fleet(environment: dict[str, str] | os._Environ[str], home: Path) -> N
     environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / TORCH_CACHE))
 
 
+def environment_to_join(home: Path, begins: bool) -> dict[str, str]:
+    """That of a machine's Ray in a fleet; `begins`: it is the head, whose token is made if there is none. UserError."""
+    environment = dict(os.environ)
+    if begins:
+        ensure_token(home)
+    enter_fleet(environment, home)
+    keep_temporary_files(environment, home)
+    if (home / TOKEN).is_file():
+        ensure_token(home)  # for its owner's eyes alone, whoever copied it here
+    return environment
+
+
 def keep_temporary_files(environment: dict[str, str], home: Path) -> None:
     """Have a Ray that is begun here, and all that it begins, leave in one place what they leave when killed."""
     if sys.platform != "win32":

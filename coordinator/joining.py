@@ -63,6 +63,7 @@ class Door:
     dashboard_host: str = "127.0.0.1"
     autoscaling_config: str | None = None
     redis_password: str | None = None
+    keep: bool = False  # a machine that is in the fleet stays as it is; else what Ray runs there is ended first
 
     def line(self) -> list[str]:
         """The arguments of `ray`."""
@@ -85,6 +86,10 @@ class Ray(Protocol):
 
     def start(self, words: list[str]) -> None: ...
 
+    def stop(self) -> None: ...
+
+    def runs(self, node: str) -> bool: ...
+
     def ask(self, head: str) -> Told: ...
 
 
@@ -97,6 +102,15 @@ class RayCommands:
     def start(self, words: list[str]) -> None:
         line = [sys.executable, "-m", "ray.scripts.scripts", *words]
         _run(line, self.environment, START_SECONDS, "ray start did not succeed")
+
+    def stop(self) -> None:
+        line = [sys.executable, "-m", "ray.scripts.scripts", "stop"]
+        _run(line, self.environment, START_SECONDS, "ray stop did not succeed")
+
+    def runs(self, node: str) -> bool:
+        """Whether a node's process is one of this machine's. Linux."""
+        lines = (_read(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
+        return any(b"raylet/raylet" in line and node.encode() in line for line in lines)
 
     def ask(self, head: str) -> Told:
         said = _run([sys.executable, "-c", _ASK, head], self.environment, ASK_SECONDS, f"the head {head} refuses")
@@ -117,6 +131,11 @@ def enter(
         told = ray.ask(door.head)
         _same_versions(told, door.head)
         before = set(told.alive)
+        if door.keep:
+            if any(told.alive[node].get(ID) == door.machine and ray.runs(node) for node in before):
+                tell(f"{door.name} is in the fleet already, and goes on")
+                return
+            ray.stop()
     tell("starting Ray ...")
     ray.start(door.line())
     head = door.head or f"{door.node_ip}:{door.port}"
@@ -199,6 +218,13 @@ def _same_versions(told: Told, head: str) -> None:
         if theirs != ours:
             mend = f"install {what} {theirs} here: all machines of a fleet have the same"
             raise UserError(f"this machine has {what} {ours}, the head {theirs}", where=head, mend=mend)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # that process has just ended
+        return b""
 
 
 def _run(line: list[str], environment: Mapping[str, str], seconds: float, story: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from coordinator import joining
-from coordinator.access import ensure_token, enter_fleet, keep_temporary_files
+from coordinator.access import environment_to_join
 from coordinator.joining import Door, RayCommands
 from jobs.console import command, done
 from shared_store.errors import UserError
@@ -42,6 +41,8 @@ class Join:
     port: int = 6379
     dashboard_host: str = "127.0.0.1"
     autoscaling_config: str | None = None
+    keep: bool = False
+    """Leave this machine as it is where it is in that fleet already; else end what Ray runs here first."""
     redis: str | None = None
     """With --head: HOST:PORT of a Redis on another machine, by which a lost head comes back to a fleet at work."""
 
@@ -59,22 +60,10 @@ def _join(arguments: Sequence[str]) -> None:
     if given.redis and not given.head:
         raise UserError("only the head has a Redis", where="--redis", mend="leave it out here")
     until = joining.deadline(given.until, datetime.datetime.now().astimezone()) if given.until else None
-    environment = dict(os.environ)
+    environment = environment_to_join(Path.home(), begins=given.head)
     if given.labels is not None:
         environment[LABELS] = given.labels
-    if given.head:
-        ensure_token(Path.home())
-    enter_fleet(environment, Path.home())
-    keep_temporary_files(environment, Path.home())
-    if (Path.home() / ".ray" / "auth_token").is_file():
-        ensure_token(Path.home())  # for its owner's eyes alone, whoever copied it here
-    if given.head:
-        launchers = given.autoscaling_config
-        node_ip = given.node_ip or (launchers and joining.address_in(launchers)) or joining.outward_address()
-    else:
-        print(f"asking {given.address} ...", flush=True)
-        towards = joining.own_address(given.address)  # also a look whether anybody is there
-        node_ip = given.node_ip or towards
+    node_ip = _node_ip(given)
     door = Door(
         head=given.address or None,
         machine=machine_id(Path.home() / ".foldfleet"),
@@ -86,11 +75,21 @@ def _join(arguments: Sequence[str]) -> None:
         port=given.port,
         dashboard_host=given.dashboard_host,
         autoscaling_config=given.autoscaling_config,
+        keep=given.keep,
         redis_password=joining.with_redis(given.redis, environment) if given.redis else None,
     )
     joining.enter(door, RayCommands(environment), print)
     step = f"machines {given.address}" if given.address else f"join {node_ip}:{given.port}, on each other machine"
     done(f"{name} ({node_ip}) is in the fleet", f"foldfleet {step}")
+
+
+def _node_ip(given: Join) -> str:
+    if given.head:
+        launchers = given.autoscaling_config
+        return given.node_ip or (launchers and joining.address_in(launchers)) or joining.outward_address()
+    print(f"asking {given.address} ...", flush=True)
+    towards = joining.own_address(given.address)  # also a look whether anybody is there
+    return given.node_ip or towards
 
 
 if __name__ == "__main__":

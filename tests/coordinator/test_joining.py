@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import socket
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
@@ -22,9 +23,16 @@ class Script:
         self.answers = [Told(ray, platform.python_version(), one) for one in alive]
         self.started: list[list[str]] = []
         self.time = 0.0
+        self.node_here = ""
 
     def start(self, words: list[str]) -> None:
         self.started.append(words)
+
+    def stop(self) -> None:
+        self.started.append(["stop"])
+
+    def runs(self, node: str) -> bool:
+        return node == self.node_here
 
     def ask(self, head: str) -> Told:
         assert head == "192.0.2.1:6379"
@@ -48,6 +56,20 @@ def test_a_machine_waits_for_its_new_node_and_not_for_the_one_it_was_before() ->
     assert "--labels=foldfleet-id=abababababababab,foldfleet-name=attic,foldfleet-until=1234" in words
     assert {"--address=192.0.2.1:6379", "--node-ip-address=192.0.2.7", "--num-cpus=2"} <= set(words)
     assert not any(word.startswith("--num-gpus") for word in words)
+
+
+def test_a_machine_at_work_in_the_fleet_is_kept_and_any_other_ends_its_ray_first() -> None:
+    mine = {"foldfleet-id": DOOR.machine}
+    door = replace(DOOR, keep=True)
+    at_work = Script({"mine": mine, "other": {}})
+    at_work.node_here = "mine"
+    enter(door, at_work, print, at_work.now, at_work.sleep)
+    assert at_work.started == []
+    for here in ("", "of another fleet"):  # it was switched off and is counted alive; or it is elsewhere
+        script = Script({"mine": mine}, {"mine": mine, "new": mine})
+        script.node_here = here
+        enter(door, script, print, script.now, script.sleep)
+        assert script.started == [["stop"], DOOR.line()]
 
 
 def test_other_versions_are_refused_before_ray_starts() -> None:

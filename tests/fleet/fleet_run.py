@@ -51,17 +51,26 @@ class FleetRun:
         self._command = ["ray", "submit", str(operator.cluster), f"jobs/{job}.py", "--", "photos"]
         self._command += ["--fleet.address", "auto", *self.words]
         self.process: subprocess.Popen[bytes]
+        self._begun: list[subprocess.Popen[bytes]] = []
 
     def begin(self, *more: str) -> FleetRun:
         """The command, in the background; `more` arguments for this time only."""
-        self.process = self._operator.begin([*self._command, *more], f"{self.name}.log")
-        return self
+        return self._has_begun(self._operator.begin([*self._command, *more], f"{self.name}.log"))
 
     def begin_on(self, host: str, job: str = "student") -> FleetRun:
         """The command as somebody types it at a machine of the fleet."""
         words = ["foldfleet", job, "photos", "--fleet.address", f"{self._operator.lab.address('head')}:6379"]
-        self.process = self._operator.begin_on(host, " ".join([*words, *self.words]), f"{self.name}.log")
+        return self._has_begun(self._operator.begin_on(host, " ".join([*words, *self.words]), f"{self.name}.log"))
+
+    def _has_begun(self, process: subprocess.Popen[bytes]) -> FleetRun:
+        self.process = process
+        self._begun.append(process)
         return self
+
+    def forget(self) -> None:
+        """End what may still run of its commands."""
+        for process in self._begun:
+            self._operator.forget(process)
 
     def events(self) -> list[Event]:
         """The journal as far as it is written."""

@@ -236,9 +236,9 @@ class Lab:
         )
         return ran.stdout
 
-    def press(self, host: str) -> None:
-        """Memory runs out: the kernel kills one of the host's processes, that which it may kill first."""
-        self.hosts[host].limits.press(self.hosts[host].kind.memory_mb)
+    def pressed(self, host: str) -> contextlib.AbstractContextManager[None]:
+        """Memory runs out, so that Ray or the kernel kills what it may kill first."""
+        return self.hosts[host].limits.pressed(self.hosts[host].kind.memory_mb)
 
     def processes(self, host: str) -> list[str]:
         """Command lines of all of its processes, but for its SSH server."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _CONTROL = Path("/sys/fs/cgroup")
 _PERIOD_MICROSECONDS = 50_000
 _TRIES, _TRY_SECONDS = 50, 0.1
-_PRESS_SECONDS = 120.0
 _PRESSING = """
 import sys, time
 def kills():
@@ -68,12 +68,18 @@ class Limits:
         path = self.folders[0] / "memory.max" if is_version_2() else self.folders[1] / "memory.limit_in_bytes"
         path.write_text(str(megabytes << 20))
 
-    def press(self, megabytes: int) -> None:
-        """Something that the kernel spares takes memory until it has killed another of the group, within its limit."""
+    @contextlib.contextmanager
+    def pressed(self, megabytes: int) -> Iterator[None]:
+        """Something that the kernel spares takes memory meanwhile, until the kernel has killed another of the group."""
         self.memory(megabytes)
         kills = self.folders[0] / "memory.events" if is_version_2() else self.folders[1] / "memory.oom_control"
         words = f'{self.entering()} echo -1000 > /proc/self/oom_score_adj; exec python3 -c "$0" {kills}'
-        subprocess.run(["bash", "-c", words, _PRESSING], check=True, timeout=_PRESS_SECONDS)
+        process = subprocess.Popen(["bash", "-c", words, _PRESSING], start_new_session=True)
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
 
     def frozen(self, frozen: bool) -> None:
         if is_version_2():

@@ -59,11 +59,11 @@ def freeze(operator: Operator, run: FleetRun, machine: str) -> None:
 
 
 def memory_cap(operator: Operator, run: FleetRun, machine: str) -> None:
-    """The kernel kills what it may, for want of memory."""
+    """Ray or the kernel kills what it may, for want of memory."""
     run.until_training_on(machine)
     before = len(run.events())
-    operator.lab.press(machine)
-    run.until(lambda events: ended_badly(events[before:]), "a fold's process is killed", 60.0)
+    with operator.lab.pressed(machine):
+        run.until(lambda events: ended_badly(events[before:]), "a fold's process is killed", 60.0)
 
 
 def slow_link(operator: Operator, run: FleetRun, machine: str) -> None:
@@ -83,7 +83,7 @@ def driver_killed(operator: Operator, run: FleetRun, machine: str) -> None:
     run.until_training_on(machine)
     operator.lab.run("head", "pkill", "-9", "-f", COORDINATOR)
     assert run.process.wait(90) != 0
-    run.begin()
+    begin_again(run)
 
 
 def head_power_cut(operator: Operator, run: FleetRun, machine: str) -> None:
@@ -93,7 +93,7 @@ def head_power_cut(operator: Operator, run: FleetRun, machine: str) -> None:
     assert run.process.wait(120) != 0
     operator.lab.boot("head")
     operator.up()
-    run.begin()
+    begin_again(run)
 
 
 def late_machine(operator: Operator, run: FleetRun, machine: str) -> None:
@@ -141,8 +141,15 @@ def two_coordinators(operator: Operator, run: FleetRun, machine: str) -> None:
     first = run.process
     assert run.begin().process.wait(120) != 0, run.said()
     assert first.poll() is None
-    run.begin("--take-over")
+    begin_again(run, "--take-over")
     assert first.wait(120) != 0
+
+
+def begin_again(run: FleetRun, *more: str) -> None:
+    """The same command, until it drives the run."""
+    before = len(run.events())
+    run.begin(*more)
+    run.until(lambda events: any(one["event"] == "RunBegan" for one in events[before:]), "it goes on", 120.0)
 
 
 STRIKES: dict[str, Strike] = {

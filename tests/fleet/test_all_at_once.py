@@ -15,19 +15,16 @@ from fleet.strikes import CACHE, STRIKES
 from fleet.test_faults import kept_its_promises, restore
 
 log = logging.getLogger(__name__)
-# One after the other; what stands in one line strikes at the same time.
-ROUNDS: Sequence[Sequence[tuple[str, str]]] = (
-    [("slow-link", "c"), ("full-disk", "b")],
-    [("freeze", "a"), ("memory-cap", "b")],
-    [("driver-killed", "b")],
-    [("cut-90", "a"), ("drained", "c")],
-    [("power-cut", "b")],
-    [("two-coordinators", "head")],
-    [("cut-15", "a"), ("cut-5", "b")],
-    [("new-address", "c")],
-    [("head-power-cut", "b")],
+# Rounds come one after the other. In a round several rows of strikes begin at the same time: what, on which machine.
+ROUNDS: Sequence[Sequence[Sequence[tuple[str, str]]]] = (
+    [[("slow-link", "c")], [("full-disk", "b")]],
+    [[("freeze", "c")], [("memory-cap", "b")]],
+    [[("cut-90", "a")], [("power-cut", "b"), ("driver-killed", "head"), ("two-coordinators", "head")]],
+    [[("cut-5", "b")], [("drained", "c")]],
+    [[("cut-15", "a")], [("new-address", "b")]],
+    [[("head-power-cut", "c")]],
 )
-SLOW = {"a": 0.3, "b": 0.3, "c": 0.3}  # so that there is work left for the last strike
+SLOW = {"head": 0.5, "a": 0.3, "b": 0.3, "c": 0.3}  # so that there is work left for the last strike
 
 
 @pytest.mark.timeout(1200)
@@ -37,20 +34,24 @@ def test_whatever_strikes_one_run_its_bytes_are_the_same(operator: Operator, lon
     run = FleetRun(operator, "all", long).begin()
     try:
         with operator.lab.cores(SLOW):
-            for strikes in ROUNDS:
-                log.info("after %.0f s: %s", time.monotonic() - began, strikes)
-                at_once([_striking(operator, run, name, machine) for name, machine in strikes])
+            for rows in ROUNDS:
+                at_once([_striking(operator, run, row, began) for row in rows])
         log.info("after %.0f s: nothing more", time.monotonic() - began)
         run.finish()
     finally:
-        operator.forget(run.process)
+        run.forget()
         restore(operator)
     assert run.results() == alone(long)
     log.info("%.0f s, %s", time.monotonic() - began, kept_its_promises(run))
 
 
-def _striking(operator: Operator, run: FleetRun, name: str, machine: str) -> Callable[[], None]:
-    return lambda: STRIKES[name](operator, run, machine)
+def _striking(operator: Operator, run: FleetRun, row: Sequence[tuple[str, str]], began: float) -> Callable[[], None]:
+    def strike() -> None:
+        for name, machine in row:
+            log.info("after %.0f s: %s, %s", time.monotonic() - began, name, machine)
+            STRIKES[name](operator, run, machine)
+
+    return strike
 
 
 def at_once(acts: Sequence[Callable[[], None]]) -> None:

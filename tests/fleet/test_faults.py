@@ -30,7 +30,7 @@ def test_a_fault_changes_no_byte(name: str, operator: Operator, alone: Alone) ->
         STRIKES[name](operator, run, "a")
         run.finish()
     finally:
-        operator.forget(run.process)
+        run.forget()
         restore(operator)
     assert run.results() == alone(MIDDLE)
     log.info("%s: %.0f s, %s", name, time.monotonic() - before, kept_its_promises(run))

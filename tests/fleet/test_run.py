@@ -31,7 +31,7 @@ def test_a_fleet_of_unequal_machines_leaves_what_one_machine_leaves(
         with operator.lab.cores(CORES):
             run.finish(800.0)
     finally:
-        operator.forget(run.process)
+        run.forget()
     assert run.results() == alone(long)
     events = run.events()
     took, found = training_seconds(events), makespan(events, long.folds, long.epochs)

@@ -44,7 +44,7 @@ def test_a_run_with_its_store_on_an_sftp_server(operator: Operator, alone: Alone
     try:
         run.finish()
     finally:
-        operator.forget(run.process)
+        run.forget()
     assert run.results() == alone(SHORT)
 
 
@@ -62,7 +62,7 @@ def test_a_run_with_its_store_in_an_s3_bucket(
         try:
             run.finish()
         finally:
-            operator.forget(run.process)
+            run.forget()
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         assert results_of(open_store(server.url("run")), alone(SHORT)) == alone(SHORT)

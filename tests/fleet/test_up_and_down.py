@@ -72,7 +72,7 @@ def test_a_head_that_comes_back_finds_its_fleet_at_work(
         run.until(lambda events: "head" in joined(events[before:]), "the head is in the run again", 120.0)
         run.finish(600.0)
     finally:
-        operator.forget(run.process)
+        run.forget()
     assert run.results("c") == alone(long)
     events = run.events()
     assert sum(event["event"] == "RunBegan" for event in events) == 1 and done_again(events) == []
