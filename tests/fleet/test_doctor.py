@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from fleet.cables import ip
 from fleet.operator import Operator
+from fleet.test_stores import store_on
 
 from coordinator.measured import FILE, read_measured
 
@@ -21,16 +22,6 @@ CACHE = "/root/.cache/foldfleet"
 OTHER_PYTHON = "/usr/bin/python3"
 GTX_1060 = "0, NVIDIA GeForce GTX 1060 6GB, 6.1, 580.95, 6144, 81, 43, GPU-1"
 _ROW = re.compile(r"(fail|warn)\s+(\S+(?: \S+)?)\s{2,}(\S+)\s{2,}(\S.*)")
-
-
-@pytest.fixture
-def store(operator: Operator) -> str:
-    """On an SFTP server that every machine reaches: the head."""
-    server = operator.lab.address("head")
-    for host in operator.lab.hosts:
-        shutil.copy(operator.lab.key, operator.lab.home(host) / ".ssh" / "id_ed25519")
-        operator.lab.run(host, "sh", "-c", f"ssh-keyscan {server} >> /root/.ssh/known_hosts 2> /dev/null")
-    return f"sftp://root@{server}/root/stores/doctor"
 
 
 def look(operator: Operator, where: str, store: str) -> subprocess.CompletedProcess[str]:
@@ -117,9 +108,10 @@ def _other_python() -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_all_planted_faults_are_named_and_nothing_else(operator: Operator, store: str) -> None:
+def test_all_planted_faults_are_named_and_nothing_else(operator: Operator) -> None:
     if not _other_python():
         pytest.skip(f"{OTHER_PYTHON} is no other Python with this one's packages: 3.{sys.version_info.minor}.x")
+    store = store_on(operator, "head", "doctor")
     with contextlib.ExitStack() as planted:
         planted.enter_context(another_python(operator, "a"))
         planted.enter_context(no_way(operator, "a", operator.lab.address("head")))
