@@ -27,6 +27,7 @@ ROUNDS: Sequence[Sequence[Sequence[tuple[str, str]]]] = (
 SLOW = {"head": 0.5, "a": 0.3, "b": 0.3, "c": 0.3}  # so that there is work left for the last strike
 
 
+@pytest.mark.complete
 @pytest.mark.timeout(1200)
 def test_whatever_strikes_one_run_its_bytes_are_the_same(operator: Operator, long: Size, alone: Alone) -> None:
     began = time.monotonic()
