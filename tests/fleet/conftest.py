@@ -53,4 +53,4 @@ def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
 @pytest.fixture(scope="session")
 def long(alone: Alone) -> Size:
     """A run of some minutes, however fast this machine is: by what epochs of a short one take here."""
-    return Size(5, max(2 * SHORT.epochs, round(LONG_FOLD_SECONDS / alone.epoch_seconds(SHORT))), 3.0)
+    return Size(5, max(4 * SHORT.epochs, round(LONG_FOLD_SECONDS / alone.epoch_seconds(SHORT))), 3.0)

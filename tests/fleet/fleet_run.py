@@ -62,6 +62,13 @@ class FleetRun:
         words = ["foldfleet", job, "photos", "--fleet.address", f"{self._operator.lab.address('head')}:6379"]
         return self._has_begun(self._operator.begin_on(host, " ".join([*words, *self.words]), f"{self.name}.log"))
 
+    def submit(self, job: str) -> FleetRun:
+        """The same by `ray job submit` on the head, from the project's folder there."""
+        words = " ".join(["--fleet.address auto", *self.words]).replace("foldfleet/configs", "configs")
+        submits = "RAY_AUTH_MODE=token ray job submit --address http://127.0.0.1:8265 --working-dir foldfleet --"
+        command = f"{submits} python jobs/{job}.py /root/photos {words}"
+        return self._has_begun(self._operator.begin_on("head", command, f"{self.name}.log"))
+
     def _has_begun(self, process: subprocess.Popen[bytes]) -> FleetRun:
         self.process = process
         self._begun.append(process)

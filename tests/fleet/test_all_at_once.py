@@ -20,13 +20,14 @@ ROUNDS: Sequence[Sequence[Sequence[tuple[str, str]]]] = (
     [[("slow-link", "c")], [("full-disk", "b")]],
     [[("freeze", "c")], [("memory-cap", "b")]],
     [[("cut-90", "a")], [("power-cut", "b"), ("driver-killed", "head"), ("two-coordinators", "head")]],
-    [[("cut-5", "b")], [("drained", "c")]],
-    [[("cut-15", "a")], [("new-address", "b")]],
-    [[("head-power-cut", "c")]],
+    [[("cut-5", "c")], [("drained", "b")]],
+    [[("cut-15", "a")], [("new-address", "c")]],
+    [[("head-power-cut", "head")]],
 )
 SLOW = {"head": 0.5, "a": 0.3, "b": 0.3, "c": 0.3}  # so that there is work left for the last strike
 
 
+@pytest.mark.complete
 @pytest.mark.timeout(1200)
 def test_whatever_strikes_one_run_its_bytes_are_the_same(operator: Operator, long: Size, alone: Alone) -> None:
     began = time.monotonic()

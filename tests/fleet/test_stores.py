@@ -58,7 +58,7 @@ def test_a_run_with_its_store_in_an_s3_bucket(
             folder.mkdir(exist_ok=True)
             (folder / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {server.endpoint_url}\n")
             (folder / "credentials").write_text(CREDENTIALS)
-        run = FleetRun(operator, "s3", SHORT, "pipeline", server.url("run")).begin()
+        run = FleetRun(operator, "s3", SHORT, store=server.url("run")).begin()
         try:
             run.finish()
         finally:
