@@ -15,7 +15,7 @@ from coordinator.events import Fact, MachineCut, MachineDraining, MachineJoined,
 from coordinator.joining import ID, NAME, UNTIL
 from coordinator.measured import Known
 from coordinator.nodes import Looks
-from coordinator.roster import let_go
+from coordinator.roster import end_node, let_go
 from shared_store.errors import UserError
 from workers.probe import labels, machine_memory_gb, system
 from workers.tasks import Probed
@@ -23,6 +23,7 @@ from workers.tasks import Probed
 log = logging.getLogger(__name__)
 UNTIL_LEAD_SECONDS = 900.0  # before its time is up a machine takes no more work
 _LAST_SECONDS = 60.0  # for a machine whose time was up before anybody looked
+_GRACE_SECONDS = 15.0  # after its time, before what is left there is ended
 _ORDERLY_DEATHS = (1, 3, 4)  # Ray's NodeDeathInfo.Reason: expected termination, and both drains by an autoscaler
 
 
@@ -48,6 +49,7 @@ class Machines:
         self._embedded = settings.address is None
         self._joining: set[str] = set()  # machines whose probe is awaited before they are told of
         self._draining: set[str] = set()  # nodes
+        self._ended: set[str] = set()  # nodes whose time was up
         self._left: dict[str, str] = {}  # nodes whose machine is here as another one, with its id
         self._probes = Probes(actors)
 
@@ -131,6 +133,10 @@ class Machines:
                 self._let_go(machine)
                 until[machine.node] = int(1000 * machine.until)
         for machine in self.named.values():
+            over = 0 < until.get(machine.node, 0) / 1000 < time.time() - _GRACE_SECONDS
+            if over and machine.node in self._draining - self._ended:
+                self._ended.add(machine.node)
+                end_node(ray.get_runtime_context().gcs_address, machine.node)
             if machine.node in until and machine.node not in self._draining and machine.name not in self._joining:
                 self._draining.add(machine.node)
                 left = until[machine.node] / 1000 - time.time() if until[machine.node] else 0.0

@@ -71,8 +71,8 @@ def head_address(address: str) -> str:
 def let_go(address: str, node: str, until: float, why: str) -> None:
     """Have the head at `address` (host:port) take a node back at `until`, unix seconds.
 
-    Ray starts nothing there from now on, and ends the node when nothing of Ray's is left on it, at `until` at the
-    latest. A driver that uses the node sees that it drains, and has its folds leave in time.
+    Ray starts nothing there from now on, and ends the node when nothing of Ray's is left on it, which may be never:
+    see `end_node`. A driver that uses the node sees that it drains, and has its folds leave in time.
     """
     import ray._raylet
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
@@ -82,6 +82,13 @@ def let_go(address: str, node: str, until: float, why: str) -> None:
     taken, refusal = client(address=address).drain_node(node, reason, why, int(until * 1000))
     if not taken:
         raise UserError(f"the head does not let the machine go: {refusal}", where=address, mend="try again in a minute")
+
+
+def end_node(address: str, node: str) -> None:
+    """Have the head at `address` (host:port) end a node at once, whatever is left on it."""
+    import ray._raylet
+
+    vars(ray._raylet)["GcsClient"](address=address).drain_nodes([bytes.fromhex(node)])
 
 
 def to_text(members: Sequence[Member]) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from coordinator.roster import Member, head_address, let_go, roster
+from coordinator.roster import Member, end_node, head_address, let_go, roster
 from jobs.console import command, done
 from shared_store.errors import RunFailedError, UserError
 
@@ -41,10 +41,13 @@ def _drain(arguments: Sequence[str]) -> None:
     member = _found(given.machine, [one for one in roster(head) if one.alive], head)
     let_go(head, member.node, time.time() + seconds, "its owner wants it back")
     print(f"{member.name} takes nothing new; what it does leaves it within {given.within}", flush=True)
-    deadline = time.monotonic() + seconds + _GRACE_SECONDS
+    due, ended = time.monotonic() + seconds, False
     while any(one.node == member.node and one.alive for one in roster(head)):
-        if time.monotonic() > deadline:
+        if time.monotonic() > due + _GRACE_SECONDS:
             raise RunFailedError(f"{member.name} is still in the fleet\nnext: `ray stop` there; its commits are safe")
+        if time.monotonic() > due and not ended:
+            end_node(head, member.node)
+            ended = True
         time.sleep(_LOOK_SECONDS)
     done(f"{member.name} has left the fleet", f"foldfleet join {head} there brings it back")
 

@@ -31,7 +31,9 @@ class Cluster:
         monkeypatch.setattr("coordinator.machines.Probes", lambda _actors: self)
         monkeypatch.setattr("coordinator.machines.ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="head"))
         monkeypatch.setattr("coordinator.machines.let_go", lambda *given: self.let_go.append(given))
+        monkeypatch.setattr("coordinator.machines.end_node", lambda *given: self.ended.append(given))
         self.let_go: list[tuple[Any, ...]] = []
+        self.ended: list[tuple[Any, ...]] = []
         actors: Any = self
         measured = {"m1": Known(speed=7.5, link_mb_per_second=12.0), "m2": Known(link_mb_per_second=4.0)}
         looks = Looks(lambda: Seen(dict(self.nodes), dict(self.draining)))
@@ -175,3 +177,12 @@ def test_a_machine_whose_time_was_up_before_anybody_looked_is_given_a_minute(clu
     facts = met(cluster)
     assert isinstance(facts[-1], MachineDraining)
     assert cluster.let_go[0][2] > time.time() + 30
+
+
+def test_what_is_left_on_a_machine_whose_time_is_up_is_ended_once(cluster: Cluster) -> None:
+    cluster.begin("desk", "n1", id="1", name="desk")
+    cluster.begin("attic", "n2", id="2", name="attic")
+    cluster.draining = {"n1": int(1000 * time.time()) - 5_000, "n2": int(1000 * time.time()) - 60_000}
+    met(cluster)
+    assert cluster.machines.changes() == [] and cluster.machines.changes() == []
+    assert cluster.ended == [("head", "n2")]
