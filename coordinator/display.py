@@ -91,11 +91,11 @@ def drawn(screen: Display, width: int) -> Text:
         text.append("\n")
     _table(text, FOLDS, screen.folds, "folds", width)
     stages = "  ".join(f"{one.name} {one.done}/{one.all}" for one in screen.stages)
-    text.append(_cut(stages, width) + "\n")
+    text.append(cut(stages, width) + "\n")
     text.append(_bar(screen.share, min(40, width - 6)), "green")
     text.append(f" {int(100 * screen.share)} %")
     for sentence in screen.sentences:
-        text.append("\n" + _cut(sentence, width), "bold")
+        text.append("\n" + cut(sentence, width), "bold")
     return text
 
 
@@ -124,7 +124,7 @@ def _table(text: Text, columns: Sequence[Column], rows: Rows, what: str, width: 
         text.append("\n")
     if rows.more:
         kinds = ", ".join(f"{count} {kind}" for kind, count in rows.more.items())
-        text.append(_cut(f"and {sum(rows.more.values())} more {what}: {kinds}", width), "dim")
+        text.append(cut(f"and {sum(rows.more.values())} more {what}: {kinds}", width), "dim")
         text.append("\n")
 
 
@@ -154,12 +154,12 @@ def _total(widths: Mapping[int, int]) -> int:
 def _line(cells: Sequence[str], columns: Sequence[Column], widths: Mapping[int, int]) -> str:
     parts = []
     for place, size in widths.items():
-        cell = _cut(cells[place], size)
+        cell = cut(cells[place], size)
         parts.append(cell.rjust(size) if columns[place].right else cell.ljust(size))
     return _GAP.join(parts).rstrip()
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 

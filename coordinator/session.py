@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -148,6 +149,7 @@ class Session:
                 watch=watched_by(view, Metrics(self.run, RaySeries())),
                 stop=lambda: stop.requested() or hold.successor is not None,
                 footprints=reckon(self.experiment, graph, self.say) if fleet.has_cards else None,
+                began=datetime.now().astimezone().isoformat(timespec="seconds"),
             )
         self.say(summary(ledger))
         _check_ending(self.experiment, ledger, hold)

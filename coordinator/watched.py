@@ -67,6 +67,15 @@ class Watched:
             case MachineLeft(machine):
                 self._known.pop(machine, None)
 
+    def stands(self, task: str, epoch: int, epochs: int, best: Score | None, *, done: bool = False) -> None:
+        """What the store holds of a task of which no report was heard: its result, or its newest commit."""
+        if done or task not in self.newest:
+            share = epochs if done else epoch
+            score = None if best is None else best.mean_ap
+            self.newest[task] = Progress(task, 0, epoch, epochs, share, max(1, epochs), mean_ap=score)
+            if best is not None:
+                self.best[task] = best
+
     def _progressed(self, progress: Progress, ledger: Ledger) -> None:
         running = ledger.running.get(progress.task)
         if running is None or running.number != progress.attempt:
@@ -188,8 +197,10 @@ class Watched:
         return Row(tuple(cells), style)
 
     def _fold_state(self, name: str, entry: Entry, attempt: Attempt | None, ledger: Ledger) -> tuple[str, str]:
+        progress = self.newest.get(name)
         if attempt is None:
-            return _words(entry.state), _STYLES.get(entry.state, "dim")
+            begun = progress is not None and progress.epoch > 0 and entry.state in (State.READY, State.WAITING)
+            return _words(State.ENDED if begun else entry.state), _STYLES.get(entry.state, "dim")
         silent = ledger.now - self._heard.get(name, attempt.started)
         if silent >= _SILENT_SECONDS:
             return f"silent {duration(silent)}", "yellow"
