@@ -53,8 +53,6 @@ class JournalTail:
             return file.read()
 
     def _there(self) -> bytes:
-        if (self._store.backend.size(self._key) or 0) <= self._read:
-            return b""
         parts = self._store.backend.parts(self._key, self._read)
         return b"" if parts is None else b"".join(parts)
 

@@ -15,10 +15,13 @@ from coordinator.followed import Followed, clock_time
 from coordinator.view import finish_line, summary
 
 
-def shown(followed: Followed, width: int, height: int | None) -> Text:
-    """Within a terminal of that size; without a height, all there is. Machines are shown while somebody drives."""
+def shown(followed: Followed, now: float, width: int, height: int | None) -> Text:
+    """Within a terminal of that size; without a height, all there is. Machines are shown while somebody drives.
+
+    `now`: seconds on the clock of `followed.look`.
+    """
     drive, ledger = followed.drive, followed.drive.ledger
-    driven = followed.is_driven(time.monotonic())
+    driven = followed.is_driven(now)
     sentences = [summary(ledger), *_who(followed, driven)]
     if driven and not ledger.all_done:
         finish = Finish(time.monotonic, random.Random(0).random).look(ledger)
@@ -40,8 +43,9 @@ def _who(followed: Followed, driven: bool) -> list[str]:
     if followed.foreign:
         return [f"last driven by {holder}, with a configuration of other tasks"]
     as_of = clock_time(followed.drive.time_of(followed.drive.ledger.now))
-    told = f"; as of {as_of}" if as_of else ""
+    told = f", this as of {as_of}" if as_of else ""
+    who = f"process {holder.process} on {holder.host}"
     if driven:
-        return [f"driven by {holder}{told}"]
-    cut_off = ": what is shown as running goes on from its last commit" if followed.drive.ledger.running else ""
-    return [f"nobody drives it; last {holder}{told}{cut_off}"]
+        return [f"driven by {who}{told}"]
+    cut_off = ["what is shown as running was cut off, and goes on from its last commit"]
+    return [f"nobody drives it; last {who}{told}", *(cut_off if followed.drive.ledger.running else [])]

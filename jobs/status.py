@@ -44,7 +44,7 @@ def _status(session: Session, watch: bool) -> None:
     followed.look(time.monotonic())
     if watch:
         _watched(followed, session)
-    session.console.print(shown(followed, session.console.width, None))
+    session.console.print(shown(followed, time.monotonic(), session.console.width, None))
     next_step = str(session.path("report.html"))
     if not followed.drive.ledger.all_done:
         next_step = again(session, "status" if followed.is_driven(time.monotonic()) else "pipeline")
@@ -58,7 +58,7 @@ def _watched(followed: Followed, session: Session) -> None:
         while not followed.is_over and followed.is_driven(time.monotonic()):
             began, line = time.monotonic(), summary(followed.drive.ledger)
             if live is not None:
-                live.update(shown(followed, *console.size), refresh=True)
+                live.update(shown(followed, time.monotonic(), *console.size), refresh=True)
             elif line != told:
                 session.say(line)
                 told = line
