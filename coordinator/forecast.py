@@ -67,6 +67,20 @@ class Forecast:
     savings: tuple[Saving, ...]
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What a forecast says first, without what it says of each fold and of other machines."""
+
+    finish: Interval
+    bottleneck: Bottleneck | None
+
+
+def outlook(question: Question) -> Outlook:
+    """Play the run as it is. UserError as for `forecast`."""
+    plays = all_plays(question, question.basis.machines)
+    return Outlook(interval_of(play.finish for play in plays), _bottleneck(plays))
+
+
 def forecast(question: Question) -> Forecast:
     """Play the run. UserError when a task fits no machine, so that the run would never end."""
     plays = all_plays(question, question.basis.machines)

@@ -27,6 +27,7 @@ COMMANDS = {
     "join": "this machine joins a fleet, or begins one (--head)",
     "drain": "a machine is wanted back: its folds move on, and it leaves",
     "demo": "write the demo photos",
+    "completion": "what bash, zsh or fish need to complete these commands",
 }
 
 
@@ -34,7 +35,7 @@ def main() -> int:
     name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
     if name in ("", "-h", "--help"):
         print("usage: foldfleet COMMAND ...      (foldfleet COMMAND --help tells its arguments)\n")
-        print("\n".join(f"  {command:10}{what}" for command, what in COMMANDS.items()))
+        print("\n".join(f"  {command:12}{what}" for command, what in COMMANDS.items()))
         print("\nnext: foldfleet pipeline DATA --run NAME")
         return 0 if name else 2
     if name not in COMMANDS:
