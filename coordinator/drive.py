@@ -50,18 +50,19 @@ def drive(
     watch: Watch,
     stop: Callable[[], bool],
     footprints: Mapping[str, Footprint] | None = None,
+    began: str = "",
 ) -> Ledger:
     """Bring every task of `graph` to its result, as far as that can be done, and return the final ledger.
 
     Tasks whose result stands in the store are not run. `footprints`: what folds take of a card, by recipe, where
-    that was reckoned. `clock` gives seconds; `stop` is asked every turn, and once it is true running tasks commit and
-    end: `ledger.stopping` then, and `ledger.all_done` is false.
+    that was reckoned; `began`: the time of day, for the journal. `clock` gives seconds; `stop` is asked every turn, and
+    once it is true running tasks commit and end: `ledger.stopping` then, and `ledger.all_done` is false.
     Exceptions (a second Ctrl-C) pass through: the caller closes the fleet in any case.
     """
     ledger = Ledger(graph, rules_of(settings, graph, footprints))
     turn = _Turn(ledger, journal, watch)
     turn.take(_tick(clock))
-    turn.take(RunBegan(tuple(graph.tasks)))
+    turn.take(RunBegan(tuple(graph.tasks), began))
     for task in graph.tasks:
         if read_result(store, task) is not None:
             turn.take(ResultFound(task))

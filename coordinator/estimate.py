@@ -110,6 +110,15 @@ class Estimates:
             # What came after the last whole epoch may be lost
             self._position[task] = float(int(self._position.get(task, 0.0)))
 
+    @property
+    def timed(self) -> bool:
+        """Whether any epoch was timed yet."""
+        return any(key.startswith(_TRAINS) for key in self.speeds.work)
+
+    def measured(self, task: str) -> bool:
+        """Whether work of this kind was timed anywhere."""
+        return self.keys[task] in self.speeds.work
+
     def speed(self, machine: str) -> float:
         """Of one slot, relative to the others; what is not known is as fast as the middle of the others, or 1."""
         return self.speeds.speed(machine)

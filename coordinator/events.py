@@ -16,6 +16,7 @@ class RunBegan:
     """A command begins, or goes on with, these tasks. What follows belongs to a ledger of its own."""
 
     tasks: tuple[str, ...]
+    began: str = ""  # the time of day, ISO 8601 with its zone, for people; empty: not noted
 
 
 @dataclass(frozen=True)

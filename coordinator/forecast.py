@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from coordinator.estimate import Interval
@@ -67,10 +67,24 @@ class Forecast:
     savings: tuple[Saving, ...]
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What a forecast says first, without what it says of each fold and of other machines."""
+
+    finish: Interval
+    bottleneck: Bottleneck | None
+
+
+def outlook(question: Question) -> Outlook:
+    """Play the run as it is. UserError as for `forecast`."""
+    plays = all_plays(question, question.basis.machines)
+    return Outlook(interval_of(play.finish for play in plays), _bottleneck(plays))
+
+
 def forecast(question: Question) -> Forecast:
     """Play the run. UserError when a task fits no machine, so that the run would never end."""
     plays = all_plays(question, question.basis.machines)
-    finish = _interval([play.finish for play in plays])
+    finish = interval_of([play.finish for play in plays])
     bottleneck = _bottleneck(plays)
     savings = [] if bottleneck is None else list(_savings(question, finish.middle))
     return Forecast(
@@ -138,8 +152,9 @@ def _savings(question: Question, finish: float) -> list[Saving]:
     return sorted(found, key=lambda saving: saving.finish)
 
 
-def _interval(values: Sequence[float]) -> Interval:
+def interval_of(values: Iterable[float]) -> Interval:
     """10 %, 50 % and 90 % of the values, between neighbours where they fall between (Hyndman and Fan's type 7)."""
+    values = list(values)
     if len(values) == 1:
         return Interval(values[0], values[0], values[0])
     tenths = statistics.quantiles(values, n=10, method="inclusive")

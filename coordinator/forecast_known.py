@@ -15,7 +15,7 @@ from coordinator.estimate import work_key
 from coordinator.events import ResultFound
 from coordinator.footprints import Footprints, fit_lines, refuse_too_large
 from coordinator.forecast_basis import Basis, Standing, learned, machines_of
-from coordinator.forecast_plays import Question
+from coordinator.forecast_plays import PLAYS, Question
 from coordinator.graph import Graph
 from coordinator.journal import read_journal
 from coordinator.ledger import Ledger
@@ -43,19 +43,31 @@ def ask(
     """
     graph = data.graph(session.experiment)
     given = None if machines is None else machines_of(machines)
-    known = None if epoch_seconds is not None else _journaled(session, graph) or _measured(session, data, graph)
+    known = None if epoch_seconds is not None else known_basis(session, data, graph)
     if known is None:
         slots = slots_here(session.experiment)
         own = (MachineModel(socket.gethostname(), 1.0, slots),)
         known = _given(graph, own, epoch_seconds) if epoch_seconds is not None else _tried(session, data, graph, own)
     if given is not None:
         known = Basis(given, known.epoch_seconds, known.move_seconds, known.said)
-    rules = rules_of(session.experiment.fleet, graph, footprints)
-    question = Question(graph, rules, known, standing(session.store, graph), lambda play: random.Random(play).random)
+    question = question_of(session, graph, known, footprints)
     for line in fit_lines(footprints, known.machines):
         session.say(line)
     refuse_too_large(session.experiment, _beginning(question))
     return question
+
+
+def known_basis(session: Session, data: RunData, graph: Graph) -> Basis | None:
+    """What this run's journal measured, else what the doctor did; None where nothing was, and nothing is tried."""
+    return _journaled(session, graph) or _measured(session, data, graph)
+
+
+def question_of(
+    session: Session, graph: Graph, basis: Basis, footprints: Footprints | None = None, plays: int = PLAYS
+) -> Question:
+    """How the run would go on from here, on this basis."""
+    rules = rules_of(session.experiment.fleet, graph, footprints)
+    return Question(graph, rules, basis, standing(session.store, graph), lambda play: random.Random(play).random, plays)
 
 
 def _beginning(question: Question) -> Ledger:

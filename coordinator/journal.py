@@ -56,7 +56,12 @@ class Journal:
 
 def read_journal(path: Path) -> list[tuple[float, Event]]:
     """(seconds, event) of every whole line. ValueError names a line that is whole and not understood."""
-    return list(_events(path.read_bytes()[: _whole_bytes(path)].splitlines()))
+    return events_in(path.read_bytes()[: _whole_bytes(path)])
+
+
+def events_in(lines: bytes) -> list[tuple[float, Event]]:
+    """The same of lines that end whole."""
+    return list(_events(lines.splitlines()))
 
 
 def _events(lines: Iterable[bytes]) -> Iterator[tuple[float, Event]]:

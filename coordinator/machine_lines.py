@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from coordinator.events import (
     Drain,
     Event,
@@ -14,17 +16,19 @@ from coordinator.events import (
 )
 from coordinator.ledger import Ledger
 
+_LATE_SECONDS = 120.0
 
-def machine_line(event: Event, ledger: Ledger) -> str:
-    """What becomes of machines. The driver itself is not worth a word."""
+
+def machine_line(event: Event, ledger: Ledger, freed: Sequence[str] = ()) -> str:
+    """What becomes of machines. The driver itself is not worth a word. `freed`: names of the tasks that ran there."""
     match event:
         case MachineJoined(machine) if "train" in event.kinds:
-            return f"{machine}: joined, {_offer(event)}"
+            late = f" {duration(ledger.now)} after the run began" if ledger.now >= _LATE_SECONDS else ""
+            return f"{machine}: joined{late}, {_offer(event)}"
         case MachineLeft(machine, why):
-            return f"{machine}: left{f' ({why})' if why else ''}; what ran there goes on elsewhere"
+            return f"{machine}: left{f' ({why})' if why else ''}{_goes_on(freed)}"
         case MachineCut(machine, why):
-            what = "what ran there goes on elsewhere, from its last commit"
-            return f"{machine}: out of reach{f' ({why})' if why else ''}; {what}"
+            return f"{machine}: lost, out of reach{f' ({why})' if why else ''}{_goes_on(freed)}"
         case MachineDraining(machine, until):
             return f"{machine}: taken back in {duration(max(0.0, until - ledger.now))}; nothing new starts there"
         case Drain(machine, why):
@@ -36,6 +40,13 @@ def machine_line(event: Event, ledger: Ledger) -> str:
                 f"{machine}: passed its probe, takes work again" if passed else f"{machine}: failed its probe: {what}"
             )
     return ""
+
+
+def _goes_on(freed: Sequence[str]) -> str:
+    if not freed:
+        return ""
+    some = ", ".join(freed[:3]) + (f" and {len(freed) - 3} more" if len(freed) > 3 else "")
+    return f"; {some} {'goes' if len(freed) == 1 else 'go'} on elsewhere, from the last commit"
 
 
 def _offer(machine: MachineJoined) -> str:

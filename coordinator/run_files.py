@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from coordinator.journal import Journal
 from shared_store import layout
 from shared_store.backend import Backend, Content, Passing
+from shared_store.errors import StoreError
 from shared_store.layout import slug
 from shared_store.local import LocalBackend
 from shared_store.store import Store
 
 JOURNAL = "events.jsonl"
+_CARRY_SECONDS = 20.0
+_REST = 20  # waits so many times as long as the last carrying took
+_NOBODY: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 _RUNS = "runs/"
 
 
@@ -28,8 +34,11 @@ def with_run_files_here(store: Store, cache_folder: Path) -> Store:
 
 
 @contextlib.contextmanager
-def journal_here(store: Store, run: str) -> Iterator[Journal]:
-    """The run's journal, on this machine while it is written. A store elsewhere gives it first and gets it back."""
+def journal_here(store: Store, run: str, first_seconds: float = _CARRY_SECONDS) -> Iterator[Journal]:
+    """The run's journal, on this machine while it is written. A store elsewhere gives it first and gets it back.
+
+    On the way it gets it now and then, for `status` on other machines: after `first_seconds`, then ever again.
+    """
     key = layout.run_file(run, JOURNAL)
     path = store.backend.local_path(key)
     assert path is not None, f"{store.url} keeps no run's files here"
@@ -39,11 +48,44 @@ def journal_here(store: Store, run: str) -> Iterator[Journal]:
         if not path.exists() or path.stat().st_size < len(there):  # ours is longer where a kill left it behind
             path.write_bytes(there)
     try:
-        with Journal(path) as journal:
+        with Journal(path) as journal, _Carrier(store, key, path, first_seconds) if elsewhere else _NOBODY:
             yield journal
     finally:
         if elsewhere:
             store.publish(key, path.read_bytes())
+
+
+class _Carrier(threading.Thread):
+    """Brings a journal that grows into a store elsewhere, as it is, again and again.
+
+    The link is busy with it for 5 % of the time at most, however long the journal has become.
+    """
+
+    def __init__(self, store: Store, key: str, path: Path, seconds: float) -> None:
+        super().__init__(name="journal", daemon=True)
+        assert isinstance(store.backend, _RunFilesHere), "published as it is written, it would be replaced here too"
+        self._there, self._key, self._path = Store(store.backend.inner), key, path
+        self._seconds = seconds
+        self._ended = threading.Event()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+    def run(self) -> None:
+        wait, carried = self._seconds, 0
+        while not self._ended.wait(wait):
+            began, size = time.monotonic(), self._path.stat().st_size
+            if size > carried:
+                try:
+                    self._there.publish(self._key, self._path.read_bytes())
+                    carried = size
+                except StoreError:
+                    pass  # folds tell of a store that is down, and the end of the run publishes it or says why not
+            wait = max(self._seconds, _REST * (time.monotonic() - began))
 
 
 class _RunFilesHere(Passing):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,19 +20,19 @@ from rich.console import Console
 
 from coordinator.committing import commits_alone, find_committer
 from coordinator.config import Experiment, parse, to_yaml
-from coordinator.footprints import reckon, refuse_too_large
+from coordinator.endings import check_ending
+from coordinator.footprints import reckon
 from coordinator.generation import Hold, Watch, driving
 from coordinator.graph import Graph
-from coordinator.ledger import Ledger, State
+from coordinator.ledger import Ledger
 from coordinator.measured import Known, known_machines, read_measured
 from coordinator.metrics import Metrics
 from coordinator.run_files import journal_here, with_run_files_here
-from coordinator.unfit import REFUSED
 from coordinator.view import View, summary
 from shared_store import layout
-from shared_store.errors import RunFailedError, StoppedError, UserError
+from shared_store.errors import UserError
 from shared_store.store import Store, open_store
-from workers.tasks import UNCOUNTED, Failure
+from workers.tasks import UNCOUNTED
 
 CONFIG = "config.yaml"
 _Handler = Callable[[int, FrameType | None], Any] | int | None  # what `signal.signal` takes and gives back
@@ -117,11 +118,7 @@ class Session:
             self.say("no cluster given: running on an embedded Ray on this machine")
         cache_folder = str(Path(store_section.cache_folder).expanduser())
         alone = commits_alone(self.store)
-        began = time.monotonic()
-
-        def clock() -> float:
-            return time.monotonic() - began
-
+        clock = _stopwatch()
         with (
             journal_here(self.store, self.run) as journal,
             contextlib.closing(
@@ -148,9 +145,10 @@ class Session:
                 watch=watched_by(view, Metrics(self.run, RaySeries())),
                 stop=lambda: stop.requested() or hold.successor is not None,
                 footprints=reckon(self.experiment, graph, self.say) if fleet.has_cards else None,
+                began=datetime.now().astimezone().isoformat(timespec="seconds"),
             )
         self.say(summary(ledger))
-        _check_ending(self.experiment, ledger, hold)
+        check_ending(self.experiment, self.store, self.run, ledger, hold)
         return ledger
 
     def _measured(self) -> dict[str, Known]:
@@ -220,23 +218,9 @@ def read_config(config: str) -> str:
         raise UserError(f"the configuration cannot be read ({why})", where=config, mend=mend) from error
 
 
-def _check_ending(experiment: Experiment, ledger: Ledger, hold: Hold) -> None:
-    """Raise what a run that did not end well deserves."""
-    if ledger.all_done:
-        return
-    if ledger.finished == REFUSED:
-        refuse_too_large(experiment, ledger)
-    if hold.successor is not None:
-        raise StoppedError(f"Taken over by {hold.successor}: finished and committed work is kept, and goes on there.")
-    if ledger.stopping:
-        raise StoppedError("Finished and committed work is kept: the same command goes on from there.")
-    failed = [entry for entry in ledger.entries.values() if entry.state is State.FAILED]
-    mendable = {Failure.BAD_INPUT, Failure.STORE}
-    ends = [entry.attempts[-1].outcome for entry in failed if entry.attempts]
-    exit_code = 2 if ends and all(end is not None and end.failure in mendable for end in ends) else 1
-    lines = [entry.reason for entry in failed] or [summary(ledger)]
-    lines.append("Finished work is kept: once that is mended, the same command goes on from there.")
-    raise RunFailedError("\n".join(lines), exit_code)
+def _stopwatch() -> Callable[[], float]:
+    began = time.monotonic()
+    return lambda: time.monotonic() - began
 
 
 def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:

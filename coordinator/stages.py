@@ -10,6 +10,7 @@ from coordinator.generation import Hold
 from coordinator.graph import Graph
 from coordinator.known import Known, gather
 from coordinator.outputs import publish_known
+from coordinator.overview import overview
 from coordinator.placing import check_placing
 from coordinator.session import Session
 from shared_store.cache import Cache
@@ -33,12 +34,16 @@ def bring(session: Session, *prefixes: str) -> Known:
         data = prepare_data(session.experiment, session.store, session.console)
         data.record(session.store, session.run)
         session.record()
-        session.console.print(describe(data))
+        if not prefixes:
+            session.console.print(describe(data))
         for line in findings(data.prepared):
             session.say(line)
         graph = data.graph(session.experiment)
         check_placing(session.experiment.fleet, graph)
         wanted = graph.part(name for prefix in prefixes for name in graph.named(prefix))
+        if prefixes:
+            for line in overview(session, data, wanted, missing(session, wanted)):
+                session.say(line)
         try:
             _drive_missing(session, wanted, hold)
         except (RunFailedError, StoppedError):

@@ -1,17 +1,20 @@
-"""What the person sees while work goes on: a live table or bar on a terminal, plain lines when piped.
+"""What the person sees while work goes on: a live screen or a bar on a terminal, plain lines when piped.
 
 A view is a `drive.Watch`: told every fact and order right after the ledger took it in. It decides nothing.
 """
 
 from __future__ import annotations
 
+import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -22,41 +25,35 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from coordinator.events import (
-    Event,
-    GiveUp,
-    Kill,
-    Migrate,
-    Progressed,
-    ResultFound,
-    Start,
-    Stop,
-    StopRequested,
-    TaskEnded,
-)
-from coordinator.ledger import Entry, Ledger, State
-from coordinator.machine_lines import duration, machine_line, slower
-from workers.tasks import Failure, Outcome, Task, TrainTask
-from workers.tasks import Progress as TaskProgress
+from coordinator.display import drawn
+from coordinator.estimate import Interval
+from coordinator.event_lines import EventLines
+from coordinator.events import Event, Progressed
+from coordinator.finish import Finish
+from coordinator.ledger import Ledger, State
+from coordinator.machine_lines import duration
+from coordinator.watched import Watched
+
+_REFRESH_SECONDS = 0.5
+_LINES_ABOVE = 6  # of what happened, which stay in sight above the screen; fewer in a low terminal
+Wall = Callable[[], datetime]
 
 
 class View:
-    """Shows a ledger. Use as a context manager around the drive."""
+    """Shows a ledger. Use as a context manager around the drive. `clock` gives seconds, `wall` the time of day."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(
+        self, console: Console, clock: Callable[[], float] = time.monotonic, wall: Wall = datetime.now
+    ) -> None:
         self.console = console
-        self._newest: dict[str, TaskProgress] = {}  # the ledger does not hear of every report
-        self._told: dict[str, tuple[int, int]] = {}  # epoch and commit last shown, by task
-        self._ledger: Ledger | None = None
-        self._live = (
-            Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._table)
-            if console.is_terminal
-            else None
-        )
+        self._clock, self._wall = clock, wall
+        self._lines, self._watched = EventLines(), Watched()
+        self._finish = Finish(clock, random.Random(0).random)
+        self._pending: list[str] = []
+        self._drawn_at = -math.inf
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -67,67 +64,51 @@ class View:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
+            self._print_pending()
             self._live.stop()
 
     def __call__(self, event: Event, ledger: Ledger) -> None:
-        self._ledger = ledger
-        line = self._line(event, ledger)
-        if line:
-            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        line = self._lines.line(event, ledger)
+        if self._live is None:
+            if line:
+                self._print(line)
+            return
+        self._watched.take(event, ledger)
+        self._finish.tell(event)
+        if line and (not isinstance(event, Progressed) or event.progress.note):  # the screen has the numbers
+            self._pending.append(f"{self._wall():%H:%M:%S} {line}")
+        now = self._clock()
+        if now - self._drawn_at >= _REFRESH_SECONDS:  # in the driver's own thread: a ledger must not change meanwhile
+            self._drawn_at = now
+            self._print_pending()
+            self._live.update(self.screen(ledger), refresh=True)
 
-    def _line(self, event: Event, ledger: Ledger) -> str:
-        """The words for an event, or nothing: what is worth a line stays on the screen."""
-        match event:
-            case Start(task, machine, slot, attempt, micro_batch):
-                again = f", attempt {attempt}" if attempt > 1 else ""
-                fewer = f", {micro_batch} images at once" if micro_batch is not None else ""
-                return f"{ledger.entries[task].task.name}: started on {machine}, slot {slot}{again}{fewer}"
-            case Progressed(progress):
-                entry = ledger.entries[progress.task]
-                if entry.progress is None or entry.progress.attempt <= progress.attempt:
-                    self._newest[progress.task] = progress
-                line = self._epoch_line(entry.task.name, progress)
-                return line and line + slower(progress.task, ledger)
-            case Stop(task, _, why) | Kill(task, _, why) if why:
-                told = "asked to stop" if isinstance(event, Stop) else "its process is ended"
-                return f"{ledger.entries[task].task.name}: {told}, {why}"
-            case Migrate(task, _, machine):
-                return f"{ledger.entries[task].task.name}: commits and moves to {machine}"
-            case TaskEnded(outcome):
-                return _ending(ledger.entries[outcome.task], outcome)
-            case ResultFound(task):
-                return f"{ledger.entries[task].task.name}: already done"
-            case GiveUp(_, why):
-                return why
-            case StopRequested():
-                return "stopping: running folds commit their last step first (Ctrl-C again stops at once)"
-        return machine_line(event, ledger)
+    def screen(self, ledger: Ledger) -> Text:
+        """What stands below the lines, within the terminal's width and height."""
+        finish = finish_line(self._finish.look(ledger), ledger.now, self._wall())
+        width, height = self.console.size
+        room = height - min(_LINES_ABOVE, height // 5)
+        return drawn(self._watched.screen(ledger, [summary(ledger), finish], room), width)
 
-    def _epoch_line(self, name: str, progress: TaskProgress) -> str:
-        if progress.note:
-            return f"{name}: {progress.note}"
-        known_epoch, known_commit = self._told.get(progress.task, (0, 0))
-        new_epoch = progress.epoch > known_epoch and progress.mean_ap is not None
-        new_commit = (progress.commit or 0) > known_commit  # within a long epoch: every few minutes
-        if not new_epoch and not new_commit:
-            return ""
-        self._told[progress.task] = (max(progress.epoch, known_epoch), max(progress.commit or 0, known_commit))
-        if not new_epoch and progress.epoch < progress.epochs:
-            step = f"step {progress.step} of {progress.steps}"
-            return f"{name}: in epoch {progress.epoch + 1}/{progress.epochs}, {step}, {_numbers(progress)}"
-        return f"{name}: epoch {progress.epoch}/{progress.epochs}, {_numbers(progress)}"
+    def _print_pending(self) -> None:
+        if self._pending:
+            lines, self._pending = self._pending, []
+            self._print("\n".join(lines))
 
-    def _table(self) -> Group:
-        """Fold table and summary line of the moment."""
-        ledger = self._ledger
-        if ledger is None:
-            return Group(Text("starting ..."))
-        table = Table(box=None, pad_edge=False)
-        for column in ("task", "epoch", "", "loss", "mAP", "images/s", "left"):
-            table.add_column(column, justify="left" if column in ("task", "") else "right")
-        for name in sorted(ledger.running):
-            table.add_row(*_row(ledger.entries[name].task, self._newest.get(name)))
-        return Group(table, Text(summary(ledger), style="bold"))
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def finish_line(finish: Interval | None, now: float, wall: datetime) -> str:
+    """`expected finish 16:40, between 15:55 and 17:30: in 2 h 10 min`. Seconds on the clock of `now`."""
+    if finish is None:
+        return "expected finish: known once an epoch is timed"
+    low, middle, high = (_of_day(wall + timedelta(seconds=max(0.0, at - now)), wall) for at in finish)
+    return f"expected finish {middle}, between {low} and {high}: in {duration(max(0.0, finish.middle - now))}"
+
+
+def _of_day(at: datetime, today: datetime) -> str:
+    return f"{at:%H:%M}" if at.date() == today.date() else f"{at:%a %d %b %H:%M}"
 
 
 def summary(ledger: Ledger) -> str:
@@ -148,39 +129,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if count >= 9.95 or unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
-
-
-def _row(task: Task, progress: TaskProgress | None) -> tuple[str | ProgressBar, ...]:
-    if not isinstance(task, TrainTask) or progress is None or not progress.steps:
-        return task.name, "", "", "", "", "", ""
-    return (
-        task.name,
-        f"{progress.epoch}/{progress.epochs}",
-        ProgressBar(total=progress.steps, completed=progress.step, width=24),
-        "" if progress.loss is None else f"{progress.loss:.3f}",
-        "" if progress.mean_ap is None else f"{progress.mean_ap:.3f}",
-        "" if progress.images_per_second is None else f"{progress.images_per_second:.1f}",
-        "" if progress.seconds_left is None else duration(progress.seconds_left),
-    )
-
-
-def _numbers(progress: TaskProgress) -> str:
-    parts = [
-        None if progress.loss is None else f"loss {progress.loss:.3f}",
-        None if progress.mean_ap is None else f"mAP {progress.mean_ap:.3f}",
-        None if progress.images_per_second is None else f"{progress.images_per_second:.1f} images/s",
-        None if progress.seconds_left is None else f"{duration(progress.seconds_left)} left",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _ending(entry: Entry, outcome: Outcome) -> str:
-    name = entry.task.name
-    if outcome.failure is None:
-        return f"{name}: done in {duration(outcome.seconds)}"
-    if outcome.failure is Failure.STOPPED:
-        return f"{name}: {outcome.what if outcome.transient else 'stopped, its last step is committed'}"
-    return f"{name}: {outcome.failure}. {outcome.what} {outcome.where}".rstrip()
 
 
 @contextmanager

@@ -16,7 +16,8 @@ COMMANDS = {
     "ensemble": "choose the best small ensemble and export it",
     "predict": "predict photos with an exported bundle",
     "plan": "dry run: what would be done",
-    "status": "how a run stands",
+    "status": "how a run stands, also while it goes on (--watch)",
+    "explain": "a task's story: attempts, machines, why each ended",
     "report": "write a run's files and report anew",
     "store": "check a store byte by byte, list it, remove what nobody needs",
     "up": "begin the fleet that cluster.yaml names",
@@ -26,6 +27,7 @@ COMMANDS = {
     "join": "this machine joins a fleet, or begins one (--head)",
     "drain": "a machine is wanted back: its folds move on, and it leaves",
     "demo": "write the demo photos",
+    "completion": "what bash, zsh or fish need to complete these commands",
 }
 
 
@@ -33,7 +35,7 @@ def main() -> int:
     name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
     if name in ("", "-h", "--help"):
         print("usage: foldfleet COMMAND ...      (foldfleet COMMAND --help tells its arguments)\n")
-        print("\n".join(f"  {command:10}{what}" for command, what in COMMANDS.items()))
+        print("\n".join(f"  {command:12}{what}" for command, what in COMMANDS.items()))
         print("\nnext: foldfleet pipeline DATA --run NAME")
         return 0 if name else 2
     if name not in COMMANDS:

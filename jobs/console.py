@@ -23,6 +23,7 @@ def command(name: str, act: Callable[[Sequence[str]], None], arguments: Sequence
     except (UserError, RunFailedError) as error:
         if debug:
             traceback.print_exc()
+            print(getattr(error, "details", ""), file=sys.stderr)
         print(f"foldfleet {name}: {error}", file=sys.stderr)
         return error.exit_code
     except (StoppedError, KeyboardInterrupt) as error:

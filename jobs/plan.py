@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tyro
-from rich.table import Table
 
 from coordinator.data import describe, findings, prepare_data
 from coordinator.footprints import reckon
 from coordinator.forecast import forecast
-from coordinator.forecast_known import ask, slots_here
+from coordinator.forecast_known import ask
 from coordinator.forecast_view import show_forecast
+from coordinator.overview import overview
 from coordinator.placing import check_placing
 from coordinator.session import Session
 from coordinator.stages import missing
@@ -52,23 +51,12 @@ def _plan(session: Session, asked: _Simulated, arguments: Sequence[str]) -> None
     graph = data.graph(session.experiment)
     check_placing(session.experiment.fleet, graph)
     to_do = missing(session, graph)
-    table = Table(box=None, pad_edge=False)
-    for column in ("kind", "tasks", "done", "to do"):
-        table.add_column(column, justify="left" if column == "kind" else "right")
-    kinds = Counter(task.name.split("/")[0] for task in graph.tasks.values())
-    waiting = Counter(task.name.split("/")[0] for task in to_do.values())
-    for kind, count in kinds.items():
-        table.add_row(kind, str(count), str(count - waiting[kind]), str(waiting[kind]))
-    session.console.print(table)
-    fleet = session.experiment.fleet
+    for line in overview(session, data, graph, to_do):
+        session.say(line)
     for line in recipe_lines(session.experiment.variants()):
         session.say(line)
     with session.console.status("reckoning what a fold takes of a card's memory"):
         footprints = reckon(session.experiment, graph, session.say)
-    session.say(
-        f"fleet: {fleet.address or f'this machine, {slots_here(session.experiment)} folds at once without a GPU'}"
-    )
-    session.say(f"files: {session.path('report.html').parent}")
     if asked.simulate or asked.machines is not None:
         question = ask(session, data, asked.machines, asked.epoch_seconds, footprints)
         show_forecast(session.console, forecast(question), question.basis, question.plays)

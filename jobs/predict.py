@@ -79,7 +79,8 @@ def _tell(summary: Summary) -> None:
         f"{summary.ms_per_image:.1f} ms an image in all: read {summary.read_ms:.1f}, model {summary.model_ms:.1f}, "
         f"loading {summary.load_seconds:.1f} s once; at most {summary.memory_mb:.0f} MB of {summary.memory_of} memory"
     )
-    done(f"predicted {summary.images} photos: {', '.join(str(file) for file in summary.files)}")
+    files = ", ".join(str(file) for file in summary.files)
+    done(f"predicted {summary.images} photos: {files}", f"look at {summary.files[0]}")
 
 
 if __name__ == "__main__":

@@ -1,39 +1,69 @@
-"""How a run stands, from any machine that reaches the store: every task's state and newest commit."""
+"""How a run stands, from any machine that reaches the store: machines, folds, what is done, what happened last.
+
+While it goes on and after it. --watch: anew every few seconds, until the run is over, or Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
-from rich.table import Table
+import tyro
+from rich.live import Live
 
 from coordinator.data import recorded_data
+from coordinator.followed import Followed
+from coordinator.followed_view import shown
+from coordinator.placing import rules_of
 from coordinator.session import Session
+from coordinator.view import summary
 from jobs.console import done
 from jobs.run_command import again, run_command
-from shared_store.commits import last_commit, read_result
+
+_WATCH_SECONDS, _REST = 3.0, 5  # between two looks; how many times as long as a look takes
+
+
+@dataclass(frozen=True)
+class _Watch:
+    watch: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
-    return run_command("status", __doc__, _status, arguments)
+    asked, rest = _Watch(), list(arguments)
+    if "-h" not in arguments and "--help" not in arguments:
+        asked, rest = tyro.cli(_Watch, prog="foldfleet status", args=rest, return_unknown_args=True)
+    return run_command("status", __doc__, lambda session: _status(session, asked.watch), rest)
 
 
-def _status(session: Session) -> None:
+def _status(session: Session, watch: bool) -> None:
     graph = recorded_data(session.store, session.run).graph(session.experiment)
-    table = Table(box=None, pad_edge=False)
-    for column in ("task", "state", "epoch", "step", "mAP"):
-        table.add_column(column, justify="left" if column in ("task", "state") else "right")
-    finished = 0
-    for name, task in graph.tasks.items():
-        result, commit = read_result(session.store, name), last_commit(session.store, name)
-        finished += result is not None
-        state = "done" if result is not None else "begun" if commit is not None else "waiting"
-        score = result.numbers.get("mean_ap") if result is not None else None
-        row = [task.name, state, *((str(commit.epoch), str(commit.step)) if commit is not None else ("", ""))]
-        table.add_row(*row, "" if score is None else f"{score:.4f}")
-    session.console.print(table)
-    next_step = again(session, "pipeline") if finished < len(graph.tasks) else str(session.path("report.html"))
-    done(f"{finished} of {len(graph.tasks)} tasks of the run {session.run} are done", next_step)
+    followed = Followed(session.store, session.run, graph, rules_of(session.experiment.fleet, graph))
+    followed.look(time.monotonic())
+    if watch:
+        _watched(followed, session)
+    session.console.print(shown(followed, time.monotonic(), session.console.width, None))
+    next_step = str(session.path("report.html"))
+    if not followed.drive.ledger.all_done:
+        next_step = again(session, "status" if followed.is_driven(time.monotonic()) else "pipeline")
+    done(f"{len(followed.results)} of {len(graph.tasks)} tasks of the run {session.run} are done", next_step)
+
+
+def _watched(followed: Followed, session: Session) -> None:
+    """On a terminal the screen, again and again; piped, a line whenever a task begins or ends."""
+    console, told = session.console, ""
+    with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext() as live:
+        while not followed.is_over and followed.is_driven(time.monotonic()):
+            began, line = time.monotonic(), summary(followed.drive.ledger)
+            if live is not None:
+                live.update(shown(followed, time.monotonic(), *console.size), refresh=True)
+            elif line != told:
+                session.say(line)
+                told = line
+            time.sleep(max(_WATCH_SECONDS, _REST * (time.monotonic() - began)))
+            followed.look(time.monotonic())
 
 
 if __name__ == "__main__":

@@ -64,12 +64,13 @@ class DamagedRecordError(StoreError):
 class RunFailedError(Exception):
     """Work was done but not all of it succeeded; the text says what failed and what to do.
 
-    `exit_code` is 2 when everything that failed is the person's to mend, 1 otherwise.
+    `exit_code` is 2 when everything that failed is the person's to mend, 1 otherwise. `details`: for --debug.
     """
 
-    def __init__(self, text: str, exit_code: int = 1) -> None:
+    def __init__(self, text: str, exit_code: int = 1, details: str = "") -> None:
         super().__init__(text)
         self.exit_code = exit_code
+        self.details = details
 
 
 class StoppedError(Exception):

@@ -51,6 +51,7 @@ from workers.recompute import recomputing, statistics_taken
 _LOOK_EVERY_STEPS = {"cpu": 1}
 _LOOK_EVERY_STEPS_ON_CARDS = 16
 _STEP_STRIDE = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: neighbouring steps get seeds far apart
+_SHOWN_IDS, _SHOWN_OF_ID = 4, 12  # in words: enough to find them in folds.csv
 
 
 class NanLossError(Exception):
@@ -62,7 +63,9 @@ class NanLossError(Exception):
         self.image_ids = tuple(image_ids)
 
     def __str__(self) -> str:
-        return f"the loss is not a finite number at step {self.step}, on images {', '.join(self.image_ids)}"
+        some = ", ".join(name[:_SHOWN_OF_ID] for name in self.image_ids[:_SHOWN_IDS])
+        more = f" and {len(self.image_ids) - _SHOWN_IDS} more" if len(self.image_ids) > _SHOWN_IDS else ""
+        return f"the loss is not a finite number at step {self.step}, on images {some}{more}"
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from far import FarBackend
@@ -76,3 +77,16 @@ def test_a_journal_that_a_kill_left_here_is_longer_and_goes_on(tmp_path: Path) -
         journal.write(3.0, RunBegan(("third",)))
     there = tmp_path / "far" / "runs" / "demo" / "events.jsonl"
     assert [at for at, _ in read_journal(there)] == [1.0, 2.0, 3.0]
+
+
+def test_a_store_elsewhere_has_the_journal_while_it_is_written(tmp_path: Path) -> None:
+    store = with_run_files_here(Store(FarBackend(tmp_path / "far")), tmp_path / "near")
+    there = tmp_path / "far" / "runs" / "demo" / "events.jsonl"
+    with journal_here(store, "demo", first_seconds=0.01) as journal:
+        journal.write(1.0, RunBegan(("first",)))
+        deadline = time.monotonic() + 30
+        while not there.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [event for _, event in read_journal(there)] == [RunBegan(("first",))]
+        journal.write(2.0, RunBegan(("second",)))  # still into the journal that is carried
+    assert [at for at, _ in read_journal(there)] == [1.0, 2.0]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 
+import pytest
 from rich.console import Console
 
-from coordinator.config import Experiment
+from coordinator.config import Experiment, FoldsSection
+from coordinator.estimate import Interval
 from coordinator.events import (
     Drain,
     Event,
@@ -27,7 +30,7 @@ from coordinator.events import (
 from coordinator.graph import Graph, Photos, build
 from coordinator.ledger import Ledger
 from coordinator.machine_lines import duration
-from coordinator.view import View, summary
+from coordinator.view import View, finish_line, summary
 from workers.tasks import Failure, Outcome, Progress
 
 
@@ -49,7 +52,7 @@ def story(console: Console) -> str:
             ledger.apply(event)
             view(event, ledger)
             if console.is_terminal and isinstance(event, Progressed):
-                console.print(view._table())
+                console.print(view.screen(ledger))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -105,8 +108,8 @@ def test_what_becomes_of_machines_and_of_what_runs_there_is_told() -> None:
         "attic: in quarantine until it passes a probe: 3 failures in a row",
         "attic: failed its probe: no answer",
         "attic: passed its probe, takes work again",
-        "attic: out of reach (no heartbeat); what ran there goes on elsewhere, from its last commit",
-        "desk: left; what ran there goes on elsewhere",
+        "attic: lost, out of reach (no heartbeat); teacher/fold0 goes on elsewhere, from the last commit",
+        "desk: left; teacher/fold2 goes on elsewhere, from the last commit",
     ]
 
 
@@ -128,11 +131,67 @@ def test_a_machine_that_has_become_slower_is_named_with_its_epochs() -> None:
     assert "best speed" not in lines[0] and lines[-1].endswith("(desk runs at 33% of its best speed)")
 
 
-def test_a_terminal_has_a_table_of_what_runs_within_100_columns() -> None:
+def test_a_terminal_has_tables_of_machines_and_folds() -> None:
     shown = story(Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None))
-    assert "images/s" in shown
+    assert "images/s" in shown and "0.845 @1" in shown
     assert "of 17 tasks done, 1 running" in shown
-    assert max(len(line) for line in shown.splitlines()) <= 110  # control sequences included
+
+
+def troubled(view: View, folds: int = 10) -> Ledger:
+    """Two of three machines train; one of them is lost at 100 s, and a late one comes at 200 s."""
+    graph = build(Experiment(folds=FoldsSection(count=folds)), Photos("snapshot", "0" * 64), ("no", "yes"), None)
+    ledger = Ledger(graph)
+    one, two = graph.named("teacher/")[:2]
+    events: list[Event] = [
+        MachineJoined("rtx2070", 1, ("train",), True, 8.0, "linux", (), 1.15, 90.0),
+        MachineJoined("gtx1060", 1, ("train",), True, 6.0),
+        Start(one, "rtx2070", 0, 1),
+        Start(two, "gtx1060", 0, 1),
+        Progressed(Progress(two, 1, 11, 35, 110, 350, 0.5, 0.9, 5.0, 900.0, commit=1)),
+        Tick(40.0),
+        Progressed(Progress(two, 1, 12, 35, 120, 350, 0.4, 0.8, 5.0, 860.0, commit=2, gpu_memory_gb=4.2)),
+        Tick(100.0),
+        MachineCut("gtx1060", "no heartbeat"),
+        Tick(200.0),
+        MachineJoined("rtx3090", 1, ("train",)),
+        Start(two, "rtx3090", 0, 2),
+    ]
+    for event in events:
+        ledger.apply(event)
+        view(event, ledger)
+    return ledger
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 40), (80, 24), (80, 16)])
+def test_the_screen_stays_within_the_terminal_whatever_there_is_to_show(width: int, height: int) -> None:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True)
+    view = View(console)
+    lines = view.screen(troubled(view, folds=80)).plain.splitlines()
+    assert max(map(len, lines)) <= width and len(lines) <= height
+    assert any("teacher/fold1 " in line and "rtx3090" in line for line in lines)  # what runs comes first
+    assert any("more folds: " in line and "waiting" in line for line in lines)
+
+
+def test_lost_and_late_machines_are_on_the_screen_and_in_words_above() -> None:
+    console = Console(file=io.StringIO(), width=140, height=60, force_terminal=True, color_system=None)
+    view = View(console, clock=iter(range(1000)).__next__)
+    with view:
+        ledger = troubled(view)
+        lines = view.screen(ledger).plain.splitlines()
+    assert any(line.split()[:4] == ["gtx1060", "GPU", "6.0", "GB"] and "lost" in line for line in lines)
+    assert any("teacher/fold1" in line and "12/35" in line and "0.900 @11" in line for line in lines)
+    assert any("teacher/fold0" in line and "silent 3 min" in line for line in lines)
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue()
+    assert "gtx1060: lost, out of reach (no heartbeat); teacher/fold1 goes on elsewhere" in told
+    assert "rtx3090: joined 3 min after the run began" in told
+    assert "teacher/fold1: goes on at epoch 12 on rtx3090, slot 0, attempt 2" in told
+
+
+def test_the_expected_finish_is_told_as_a_time_of_day_once_an_epoch_was_timed() -> None:
+    assert finish_line(None, 0.0, datetime(2026, 3, 4, 12, 0)).endswith("once an epoch is timed")
+    line = finish_line(Interval(4000.0, 8200.0, 44200.0), 1000.0, datetime(2026, 3, 4, 12, 0))
+    assert line == "expected finish 14:00, between 12:50 and Thu 05 Mar 00:00: in 2 h 00 min"
 
 
 def test_durations_read_as_people_say_them() -> None:

@@ -130,6 +130,24 @@ def test_without_a_config_a_run_goes_on_with_its_own(
     assert "foldfleet prepare" in told(capsys)
 
 
+def test_a_task_is_explained_from_what_stands_and_a_typo_gets_the_nearest(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare, explain, status = (importlib.import_module(f"jobs.{name}") for name in ("prepare", "explain", "status"))
+    words = ["--store", str(tmp_path / "store")]
+    assert prepare.main([str(photos), "--config", TINY, *words, "--folds.count", "2"]) == 0
+    assert explain.main(["student/fold1", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "nothing of it stands in the run's journal" in shown
+    assert "student/fold1 has not begun: it waits for label/fold0\nnext: foldfleet pipeline" in shown
+    assert explain.main(["studnt/fold1", *words]) == 2
+    assert "did you mean student/fold1" in told(capsys)
+    assert explain.main(words) == 2
+    assert "foldfleet explain teacher/fold0" in told(capsys)
+    assert status.main([*words, "--watch"]) == 0  # nobody drives it: told once
+    assert "0 of 8 tasks of the run main are done" in capsys.readouterr().out
+
+
 def test_every_command_has_a_module_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     for name in cli.COMMANDS:
         module = importlib.import_module(f"jobs.{name}")

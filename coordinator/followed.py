@@ -1,0 +1,156 @@
+"""A run as it stands in its store, for whoever looks from anywhere: its journal followed, results and commits read.
+
+The journal explains and the store decides: what has a result is done, whatever the journal says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from coordinator.event_lines import EventLines
+from coordinator.events import Event, Progressed, ResultFound, RunBegan
+from coordinator.generation import ENDED, PATIENCE_SECONDS, Chain
+from coordinator.graph import Graph
+from coordinator.journal import events_in
+from coordinator.ledger import Ledger, State
+from coordinator.retry import Rules
+from coordinator.run_files import JOURNAL
+from coordinator.watched import Score, Watched
+from shared_store import layout
+from shared_store.commits import last_commit, read_result
+from shared_store.records import Holder, Result
+from shared_store.store import Store
+from workers.tasks import TrainTask
+
+_LINES = 8
+_ENDED_WELL = (State.DONE, State.FAILED, State.BLOCKED)
+
+
+class JournalTail:
+    """What is new in a run's journal, each time it is asked: of a long one only what was added is read."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store, self._key = store, layout.run_file(run, JOURNAL)
+        self._read = 0
+
+    def new(self) -> list[tuple[float, Event]]:
+        """(seconds, event) of the lines since the last call. ValueError for lines of another version."""
+        data = self._here() or self._there()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return events_in(whole)
+
+    def _here(self) -> bytes:
+        """The copy of the machine that drives is ahead of the one in a store elsewhere."""
+        path = self._store.backend.local_path(self._key)
+        if path is None or not path.exists():
+            return b""
+        with path.open("rb") as file:
+            file.seek(self._read)
+            return file.read()
+
+    def _there(self) -> bytes:
+        parts = self._store.backend.parts(self._key, self._read)
+        return b"" if parts is None else b"".join(parts)
+
+
+@dataclass
+class Drive:
+    """One command that drove the run: what its journal says, taken in by a ledger of all the run's tasks."""
+
+    ledger: Ledger
+    watched: Watched = field(default_factory=Watched)
+    words: EventLines = field(default_factory=EventLines)
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES))
+    began: datetime | None = None
+    began_at: float = 0.0
+
+    def take(self, at: float, event: Event) -> None:
+        self.ledger.apply(event)
+        self.watched.take(event, self.ledger)
+        line = self.words.line(event, self.ledger)
+        if line and (not isinstance(event, Progressed) or event.progress.note):
+            self.lines.append(f"{clock_time(self.time_of(at))} {line}".strip())
+
+    def time_of(self, at: float) -> datetime | None:
+        """The time of day at `at` seconds of the journal, as far as it was noted."""
+        return None if self.began is None else self.began + timedelta(seconds=at - self.began_at)
+
+
+class Followed:
+    """The newest drive of a run, kept up by `look`."""
+
+    def __init__(self, store: Store, run: str, graph: Graph, rules: Rules) -> None:
+        self._store, self._run, self._graph, self._rules = store, run, graph, rules
+        self._tail = JournalTail(store, run)
+        self._results: dict[str, Result] = {}
+        self._beat: tuple[Holder, bytes | None, float] | None = None  # the last one that was another than before
+        self.drive = Drive(Ledger(graph, rules))
+        self.drives = 0
+        self.foreign = False  # whether the newest drive was of other tasks, from before a change of the configuration
+
+    def look(self, now: float) -> None:
+        """Take in what is new. `now`: seconds on any one clock. ValueError for a journal of another version."""
+        for at, event in self._tail.new():
+            if isinstance(event, RunBegan):
+                self.foreign = not set(event.tasks) <= set(self._graph.tasks)
+                self.drives += 1
+                began = datetime.fromisoformat(event.began) if event.began else None
+                self.drive = Drive(Ledger(self._graph, self._rules), began=began, began_at=at)
+            elif not self.foreign:
+                self.drive.take(at, event)
+        self._read_store()
+        self._look_for_beat(now)
+
+    @property
+    def results(self) -> Mapping[str, Result]:
+        return self._results
+
+    @property
+    def is_over(self) -> bool:
+        """Every task has its result, or can have none."""
+        return all(entry.state in _ENDED_WELL for entry in self.drive.ledger.entries.values())
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who drove the run last."""
+        return None if self._beat is None else self._beat[0]
+
+    def is_driven(self, now: float) -> bool:
+        """Whether somebody may drive it: who did last has not ended, nor stood still while watched for long enough."""
+        return self._beat is not None and self._beat[1] != ENDED and now - self._beat[2] < PATIENCE_SECONDS
+
+    def _look_for_beat(self, now: float) -> None:
+        chain = Chain(self._store, layout.coordinators(self._run))
+        holder = chain.newest()
+        if holder is not None:
+            beat = chain.beat(holder)
+            if self._beat is None or self._beat[:2] != (holder, beat):
+                self._beat = (holder, beat, now)
+
+    def _read_store(self) -> None:
+        """A result stays what it is and is read once; a commit is of interest where nothing runs."""
+        ledger, watched = self.drive.ledger, self.drive.watched
+        for name, entry in ledger.entries.items():
+            result = self._results.get(name) or read_result(self._store, name)
+            epochs = entry.task.recipe["epochs"] if isinstance(entry.task, TrainTask) else 0
+            if result is not None:
+                self._results[name] = result
+                if entry.state in (State.WAITING, State.READY):
+                    ledger.apply(ResultFound(name))
+                if epochs:
+                    numbers = result.numbers
+                    best = Score(numbers["mean_ap"], int(numbers["kept_epoch"])) if "mean_ap" in numbers else None
+                    watched.stands(name, int(numbers.get("epochs", 0)), epochs, best, done=True)
+            elif epochs and name not in ledger.running and name not in watched.newest:
+                commit = last_commit(self._store, name)
+                if commit is not None:
+                    watched.stands(name, commit.epoch, epochs, None)
+
+
+def clock_time(at: datetime | None) -> str:
+    """`Wed 14:03:10`, in this machine's zone; nothing where it is not known."""
+    return "" if at is None else f"{at.astimezone():%a %H:%M:%S}"
