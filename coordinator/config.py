@@ -80,6 +80,8 @@ class FleetSection(Section):
     """A Ray cluster's address, or `auto`; None: an embedded Ray on this machine alone."""
     slots: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Folds at once on this machine; None: one per GPU, or one per core."""
+    dashboard: bool = False
+    """Begin Ray's dashboard with an embedded Ray. A fleet has it in any case."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Torch threads of each fold; results repeat to the bit at an equal number."""
     attempts: Annotated[int, Field(ge=1, le=100)] = 3

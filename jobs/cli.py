@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "dry run: what would be done",
     "status": "how a run stands",
     "report": "write a run's files and report anew",
+    "curves": "learning curves for TensorBoard, MLflow, Weights & Biases",
     "store": "check a store byte by byte, list it, remove what nobody needs",
     "up": "begin the fleet that cluster.yaml names",
     "down": "stop it",
