@@ -35,7 +35,7 @@ def main() -> int:
     if name in ("", "-h", "--help"):
         print("usage: foldfleet COMMAND ...      (foldfleet COMMAND --help tells its arguments)\n")
         print("\n".join(f"  {command:10}{what}" for command, what in COMMANDS.items()))
-        print("\nnext: foldfleet pipeline DATA --run NAME")
+        print("\nnext: foldfleet pipeline PHOTOS --config configs/small.yaml --run NAME    (PHOTOS: a folder a class)")
         return 0 if name else 2
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)

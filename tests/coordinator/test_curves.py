@@ -18,6 +18,8 @@ from shared_store.errors import UserError
 from shared_store.store import Store
 from workers.tasks import TrainTask
 
+PAGE = Path(__file__).parents[2] / "docs" / "monitoring.md"
+
 
 def fold(*epochs: float, task: str = "teacher-fold0-aa") -> FoldCurves:
     """A fold whose epochs ended with these losses, ten seconds each."""
@@ -46,9 +48,9 @@ def test_metrics_csv_is_one_line_of_pandas(trained: FinishedRun) -> None:
     publish_folds(trained.store, trained.known())
     folder = trained.store.backend.local_path("runs/demo/folds")
     assert folder is not None
-    (line,) = [text for text in Path("docs/monitoring.md").read_text().splitlines() if "pd.concat(" in text]
+    (line,) = [text for text in PAGE.read_text(encoding="utf-8").splitlines() if "pd.concat(" in text]
     names = {"pd": pd, "Path": Path, "run": folder.parent}
-    exec(line.strip(), names)  # the reader's own line
+    exec(line.strip(), names)  # noqa: S102 - the reader's own line
     frame = names["curves"]
     assert isinstance(frame, pd.DataFrame) and set(CURVES) < set(frame.columns)
     assert list(frame.loc["teacher-fold1"]["epoch"]) == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""The ready files of docs/monitoring: a real Prometheus scrapes a real run by them; Grafana's panels name what there is."""
+"""The ready files of docs/monitoring: a real Prometheus scrapes a real run, Grafana's panels name what there is."""
 
 from __future__ import annotations
 
