@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-fleet test-fleet-short coverage faults chaos simulate gpu check lint types bench clean
+.PHONY: demo test test-fleet test-fleet-short reference coverage faults chaos simulate gpu check lint types bench clean
 
 # Folds share the cores: one thread each, here and in the tests.
 export OMP_NUM_THREADS := 1
@@ -64,6 +64,10 @@ gpu: $(INSTALLED)
 # 5,000 runs under every fault at once, with models of machines and store around the real coordinator; a few minutes.
 simulate: $(INSTALLED)
 	$(BIN)/python -m bench.simulate --seeds 0-4999
+
+# docs/reference.md, from the code
+reference: $(INSTALLED)
+	$(BIN)/python -m docs.reference
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

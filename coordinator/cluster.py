@@ -23,8 +23,10 @@ CONNECT_SECONDS = 10.0
 OBJECT_STORE_BYTES = 256 * 2**20  # reports and outcomes are small; data goes through the store
 
 
-def begin_ray(address: str | None) -> Scratch | None:
+def begin_ray(address: str | None, dashboard: bool = False) -> Scratch | None:
     """Connect to the cluster at `address`, or begin a Ray of our own and return its folder. UserError if neither.
+
+    `dashboard`: with a Ray of our own begins its dashboard, for this machine alone: a second more, and 12 processes.
 
     A cluster is entered with its token only. A process that is connected to a cluster stays so.
     """
@@ -51,12 +53,18 @@ def begin_ray(address: str | None) -> Scratch | None:
     with _sigterm_held():
         ray.init(
             address="local",  # without it Ray joins whatever cluster it finds on this machine
-            include_dashboard=False,
+            include_dashboard=dashboard,
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=str(scratch.path),
             **quiet,
         )
     return scratch
+
+
+def dashboard_address() -> str:
+    """Where the dashboard of the Ray that this process is connected to listens; empty where it has none."""
+    address: str | None = ray._private.worker.get_dashboard_url()
+    return f"http://{address}" if address else ""
 
 
 @contextlib.contextmanager

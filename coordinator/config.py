@@ -30,6 +30,7 @@ class DataSection(Section):
     test: str | None = None
     """Folder or CSV of photos to predict, labelled or not; nothing is ever chosen on them."""
     longest_side: Annotated[int, Field(ge=32, le=8192)] = 600
+    """Larger photos are kept smaller, in pixels."""
     max_rejected: Share = 0.05
     """Stop when a larger share of the files cannot be read."""
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = 2
@@ -42,6 +43,7 @@ class DataSection(Section):
 
 class FoldsSection(Section):
     count: Annotated[int, Field(ge=2, le=100)] = 5
+    """Folds; no class may have fewer photos or groups."""
     selection_fraction: Annotated[float, Field(gt=0, lt=0.9)] = 0.15
     """Share of the train photos cut off before the folds, when no `data.selection` is given."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
@@ -53,17 +55,22 @@ class DistillSection(Section):
     rounds: Literal[1, 2] = 2
     """1: teachers only. 2: teachers, soft labels, students."""
     labels: Literal["oof", "nested"] = "oof"
+    """`oof`: by the teacher that held a photo out. `nested`: by one that held out the student's fold too."""
     weight: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Weight of the teacher's soft label against the one-hot label."""
 
 
 class EnsembleSection(Section):
     max_members: Annotated[int, Field(ge=1, le=50)] = 3
+    """Networks in an ensemble, at most."""
     metric: Literal["mean_ap", "top_class_ap", "accuracy", "log_loss"] = "mean_ap"
+    """What the best is best in."""
     bootstrap: Annotated[int, Field(ge=100, le=100000)] = 1000
     """Resamples behind every interval and comparison."""
     max_ms_per_image: Annotated[float, Field(gt=0)] | None = None
+    """Refuse ensembles that are slower, as measured where their folds trained."""
     max_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Refuse ensembles that take more memory."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
 
 
@@ -80,6 +87,8 @@ class FleetSection(Section):
     """A Ray cluster's address, or `auto`; None: an embedded Ray on this machine alone."""
     slots: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Folds at once on this machine; None: one per GPU, or one per core."""
+    dashboard: bool = False
+    """Begin Ray's dashboard with an embedded Ray. A fleet has it in any case."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Torch threads of each fold; results repeat to the bit at an equal number."""
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
@@ -96,6 +105,7 @@ class FleetSection(Section):
 
 class StoreSection(Section):
     url: str = "foldfleet-store"
+    """Folder or URL where everything is kept: the --store of the commands."""
     cache_folder: str = "~/.cache/foldfleet"
     """This machine's copies of what lies in a store elsewhere, and its own commits."""
     cache_gb: Annotated[float, Field(gt=0)] = 20.0

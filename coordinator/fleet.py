@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
 from coordinator.actors import Actors, first_line
-from coordinator.cluster import begin_ray
+from coordinator.cluster import begin_ray, dashboard_address
 from coordinator.config import FleetSection, StoreSection
 from coordinator.events import (
     Fact,
@@ -120,12 +120,17 @@ class RayFleet:
         self._runs: dict[tuple[str, int], _Run] = {}  # by (task, attempt)
         self._outbox: list[Fact] = [MachineJoined(DRIVER, 1, (SearchTask.kind,))]
         self._ends_ray = not ray.is_initialized()  # else it was for a store on the head, and goes on to be
-        self.scratch = begin_ray(settings.address)
+        self.scratch = begin_ray(settings.address, settings.dashboard)
 
     @property
     def has_cards(self) -> bool:
         """Whether any machine that Ray knows of has a card."""
         return bool(ray.cluster_resources().get("GPU", 0) > 0)
+
+    @property
+    def dashboard(self) -> str:
+        """The address of an embedded Ray's dashboard, where the settings asked for one; else empty."""
+        return "" if self.scratch is None else dashboard_address()
 
     def discover(self) -> list[Fact]:
         facts, self._outbox = self._outbox, []

@@ -135,6 +135,8 @@ class Session:
             StopSignal() as stop,
             View(self.console) as view,
         ):
+            if fleet.dashboard:
+                self.say(f"Ray's dashboard, as long as this command runs: {fleet.dashboard}")
             ledger = drive(
                 graph,
                 open_store(self.store.url, single_committer=True) if alone else self.store,

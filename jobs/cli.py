@@ -19,6 +19,7 @@ COMMANDS = {
     "status": "how a run stands, also while it goes on (--watch)",
     "explain": "a task's story: attempts, machines, why each ended",
     "report": "write a run's files and report anew",
+    "curves": "learning curves for TensorBoard, MLflow, Weights & Biases",
     "store": "check a store byte by byte, list it, remove what nobody needs",
     "up": "begin the fleet that cluster.yaml names",
     "down": "stop it",
@@ -35,8 +36,10 @@ def main() -> int:
     name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
     if name in ("", "-h", "--help"):
         print("usage: foldfleet COMMAND ...      (foldfleet COMMAND --help tells its arguments)\n")
-        print("\n".join(f"  {command:12}{what}" for command, what in COMMANDS.items()))
-        print("\nnext: foldfleet pipeline DATA --run NAME")
+        print("
+".join(f"  {command:12}{what}" for command, what in COMMANDS.items()))
+        print("
+next: foldfleet pipeline PHOTOS --config configs/small.yaml --run NAME    (PHOTOS: a folder a class)")
         return 0 if name else 2
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)

