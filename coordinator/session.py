@@ -118,11 +118,7 @@ class Session:
             self.say("no cluster given: running on an embedded Ray on this machine")
         cache_folder = str(Path(store_section.cache_folder).expanduser())
         alone = commits_alone(self.store)
-        began = time.monotonic()
-
-        def clock() -> float:
-            return time.monotonic() - began
-
+        clock = _clock()
         with (
             journal_here(self.store, self.run) as journal,
             contextlib.closing(
@@ -205,6 +201,12 @@ def _reached(experiment: Experiment, console: Console) -> Store:
         begin_ray(experiment.fleet.address)
     store = open_store(experiment.store.url, tell=lambda sentence: console.print(sentence, markup=False))
     return with_run_files_here(store, Path(experiment.store.cache_folder).expanduser())
+
+
+def _clock() -> Callable[[], float]:
+    """Seconds from now on."""
+    began = time.monotonic()
+    return lambda: time.monotonic() - began
 
 
 def _absolute(place: object) -> object:

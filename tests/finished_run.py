@@ -6,6 +6,7 @@ Weights and logits are drawn; everything after them is what the project's own co
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import zlib
 from dataclasses import dataclass
@@ -88,11 +89,12 @@ def _data(store: Store, fold_count: int, per_class: int) -> RunData:
     rows, kept = digit_rows(per_class)
     images: list[ImageRow] = []
     folds: list[FoldRow] = []
+    dealt = itertools.count()
     for place, row in enumerate(rows):
         part = _PARTS[place % len(_PARTS)]
         path = ODD_NAME if place == 0 else row.path
         label = "" if place == len(rows) - 1 else row.label
-        fold = place % fold_count if part == "train" else None
+        fold = next(dealt) % fold_count if part == "train" else None
         images.append(ImageRow(row.image_id, path, label, row.group, part, "photo", (), row.width, row.height))
         folds.append(FoldRow(row.image_id, path, label, row.group, part, fold))
     table = FoldTable(folds)
