@@ -46,7 +46,9 @@ def precision_by_recall(probabilities: Floats, labels: Integers, column: int) ->
         return np.empty(0), np.empty(0)
     precision, recall, _ = precision_recall_curve(positive, probabilities[:, column])
     precision, recall = precision[:-1], recall[:-1]  # the last is a convention, not a threshold
-    return recall[::-1], np.maximum.accumulate(precision)[::-1]
+    recall, precision = recall[::-1], np.maximum.accumulate(precision)[::-1]
+    end = int(np.argmax(recall == 1.0)) + 1  # what is listed after the last photo of the class has no share in it
+    return recall[:end], precision[:end]
 
 
 def calibration(probabilities: Floats, labels: Integers) -> tuple[list[Bin], float]:

@@ -67,16 +67,14 @@ def _frontier(search: Mapping[str, Any]) -> Html:
         for ensemble, score in every.items()
     }
     edge = frontier(list(choices.values()), lower)
-    kept = set(edge) | {choices[ensemble] for ensemble in scored}
+    kept = dict.fromkeys([*edge, *(choices[ensemble] for ensemble in scored)])
     rest = [choice for choice in choices.values() if choice not in kept]
-    shown = [choice for choice in choices.values() if choice in kept | set(rest[: max(0, _POINTS - len(kept))])]
+    room = max(0, _POINTS - len(kept))
+    shown = [*kept, *rest[:room]]
     drawn = frontier_chart(METRICS[search["metric"]], shown, lower)
-    few = (
-        f" Of {search['considered']:,} ensembles the {len(shown):,} best and simplest are drawn."
-        if len(shown) < search["considered"]
-        else ""
-    )
-    ruled = " Most were ruled out by bounds and have no exact score." if len(every) < search["considered"] else ""
+    few = f" Of {len(every):,} scored ensembles the {len(shown):,} best and simplest are drawn." if rest[room:] else ""
+    bounded = 2 * len(search["ensembles"]) < search["considered"]
+    ruled = f" Most of {search['considered']:,} were ruled out by bounds and have no score." if bounded else ""
     note = f"Joined by the line: nothing as cheap is better. The filled dot is the chosen one.{few}{ruled}"
     return joined([tag("h3", "What a better score costs"), tag("p", note, kind="soft"), tag("div", drawn, kind="wide")])
 

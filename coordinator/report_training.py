@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from coordinator.charts import SMALL_CHART, Line, line_chart
 from coordinator.known import Known
+from coordinator.machine_lines import duration
 from coordinator.page import Html, folded, joined, section, table, tag
 from coordinator.report_ensembles import METRICS
 from coordinator.variants import Variant
@@ -92,14 +93,14 @@ def _belongs(task_name: str, variant: Variant) -> bool:
 
 
 def _folds(known: Known) -> Html:
-    head = ["model", "folds held out", "epochs", "kept", *METRICS.values(), "minutes"]
+    head = ["model", "folds held out", "epochs", "kept", *METRICS.values(), "took"]
     rows = []
     for _, task, result in known.done(TrainTask):
         numbers = result.numbers
         scores = [f"{numbers[key]:.4f}" for key in METRICS]
         folds = ", ".join(map(str, task.held_out))
-        minutes = f"{numbers['seconds'] / 60:.1f}"
-        rows.append([task.name, folds, int(numbers["epochs"]), int(numbers["kept_epoch"]), *scores, minutes])
+        took = tag("span", duration(numbers["seconds"]), kind="whole")
+        rows.append([task.name, folds, int(numbers["epochs"]), int(numbers["kept_epoch"]), *scores, took])
     title, shown = tag("h3", "Kept weights on the held-out photos"), table(head, rows)
     if len(rows) > _MANY_MODELS:
         shown = joined([_spread(known), folded(f"each of the {len(rows)} models", shown)])
