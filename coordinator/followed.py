@@ -14,7 +14,7 @@ from coordinator.event_lines import EventLines
 from coordinator.events import Event, Progressed, ResultFound, RunBegan
 from coordinator.generation import ENDED, PATIENCE_SECONDS, Chain
 from coordinator.graph import Graph
-from coordinator.journal import events_in
+from coordinator.journal import parse_journal
 from coordinator.ledger import Ledger, State
 from coordinator.retry import Rules
 from coordinator.run_files import JOURNAL
@@ -41,7 +41,7 @@ class JournalTail:
         data = self._here() or self._there()
         whole = data[: data.rfind(b"\n") + 1]
         self._read += len(whole)
-        return events_in(whole)
+        return parse_journal(whole)
 
     def _here(self) -> bytes:
         """The copy of the machine that drives is ahead of the one in a store elsewhere."""

@@ -56,12 +56,12 @@ class Journal:
 
 def read_journal(path: Path) -> list[tuple[float, Event]]:
     """(seconds, event) of every whole line. ValueError names a line that is whole and not understood."""
-    return events_in(path.read_bytes()[: _whole_bytes(path)])
+    return parse_journal(path.read_bytes())
 
 
-def events_in(lines: bytes) -> list[tuple[float, Event]]:
-    """The same of lines that end whole."""
-    return list(_events(lines.splitlines()))
+def parse_journal(data: bytes) -> list[tuple[float, Event]]:
+    """The same of a journal's bytes."""
+    return list(_events(data[: _whole(data)].splitlines()))
 
 
 def _events(lines: Iterable[bytes]) -> Iterator[tuple[float, Event]]:
@@ -76,4 +76,8 @@ def _events(lines: Iterable[bytes]) -> Iterator[tuple[float, Event]]:
 
 def _whole_bytes(path: Path) -> int:
     """Length of the file up to its last line end."""
-    return path.read_bytes().rfind(b"\n") + 1
+    return _whole(path.read_bytes())
+
+
+def _whole(data: bytes) -> int:
+    return data.rfind(b"\n") + 1

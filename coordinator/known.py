@@ -14,6 +14,10 @@ from typing import Any, TypeVar
 
 from coordinator.config import Experiment
 from coordinator.data import RunData
+from coordinator.events import Event
+from coordinator.journal import parse_journal
+from coordinator.judged import Judged, judge
+from coordinator.run_files import journal_bytes
 from shared_store import layout
 from shared_store.commits import read_result
 from shared_store.folds_table import FoldTable
@@ -45,6 +49,9 @@ class Known:
     labels: tuple[SoftLabels, ...]
     suspects: tuple[Suspect, ...]
     search: Mapping[str, Any] | None  # coordinator.leaderboard.as_json
+    judged: tuple[Judged, ...]  # what the chosen ensemble says of labelled photos
+    events: tuple[tuple[float, Event], ...]  # the journal: (seconds on its command's clock, event)
+    journal_trouble: str  # why there are none although there is a journal
 
     def done(self, kind: type[Kind]) -> Iterator[tuple[str, Kind, Result]]:
         """(id, task, result) of the finished tasks of a kind, in the graph's order."""
@@ -77,6 +84,9 @@ def gather(store: Store, run: str, experiment: Experiment, data: RunData) -> Kno
                 curves[name] = [{key: float(value) for key, value in row.items()} for row in rows]
     labels = [get_soft_labels(store, results[name].blobs["labels"]) for name in results if _is_label(tasks[name])]
     search = next((results[name] for name in results if isinstance(tasks[name], SearchTask)), None)
+    chosen = () if search is None else json.loads(search.texts["winner"])
+    predicted = next((results[name] for name in results if isinstance(tasks[name], PredictTask)), None)
+    events, trouble = _journal(store, run)
     return Known(
         run=run,
         experiment=experiment,
@@ -89,7 +99,18 @@ def gather(store: Store, run: str, experiment: Experiment, data: RunData) -> Kno
         labels=tuple(labels),
         suspects=_suspects(store, labels, data),
         search=None if search is None else json.loads(store.get_blob(search.blobs["search"])),
+        judged=judge(store, data.table, [results[name] for name in chosen], predicted),
+        events=events,
+        journal_trouble=trouble,
     )
+
+
+def _journal(store: Store, run: str) -> tuple[tuple[tuple[float, Event], ...], str]:
+    """What the journal tells; where another version wrote what is not understood, nothing, and why."""
+    try:
+        return tuple(parse_journal(journal_bytes(store, run))), ""
+    except ValueError as error:
+        return (), str(error)
 
 
 def metrics_csv(store: Store, task: str, result: Result | None) -> bytes | None:

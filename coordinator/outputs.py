@@ -6,6 +6,8 @@ files. `config.yaml` and `events.jsonl` are written where they arise (`session.p
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import importlib.metadata
 import io
 import json
@@ -27,9 +29,11 @@ from workers.metrics import softmax
 from workers.prediction_tables import prediction_csv, prediction_json
 from workers.suspects import contact_sheet, suspects_csv
 from workers.tasks import BundleTask, PredictTask, SearchTask, TrainTask
+from workers.thumbnail import thumbnail
 
 _BUNDLE_INDEX = "bundle/bundle.json"
 _VERSIONS = ("foldfleet", "torch", "timm", "albumentations", "ray", "numpy")
+_THUMBNAIL_SIDE = 176
 
 
 def publish_known(store: Store, known: Known, cache: Cache) -> None:
@@ -40,7 +44,27 @@ def publish_known(store: Store, known: Known, cache: Cache) -> None:
     publish_suspects(store, known, cache)
     publish_ensemble(store, known)
     publish_predictions(store, known)
-    publish(store, known.run, {"result.json": result_json(known), "report.html": build_report(known).encode()})
+    publish(store, known.run, {"result.json": result_json(known)})
+    publish_report(store, known, cache)
+
+
+def publish_report(store: Store, known: Known, cache: Cache) -> None:
+    """report.html, with the chosen ensemble's worst mistakes as small pictures in it."""
+    publish(store, known.run, {"report.html": build_report(known, thumbnails(store, known, cache)).encode()})
+
+
+def thumbnails(store: Store, known: Known, cache: Cache) -> dict[str, str]:
+    """The photos that the report shows, as data URIs by image id. Nothing is read before there is something to show."""
+    found = {}
+    snapshots = {"selection": known.snapshot, "test": known.prepared.test_snapshot_id}
+    for judged in known.judged:
+        shown = [judged.image_ids[place] for place in judged.worst]
+        if shown:
+            with contextlib.closing(open_snapshot(store, snapshots[judged.part], cache)) as snapshot:
+                for image_id in shown:
+                    data = base64.b64encode(thumbnail(snapshot.image_bytes(image_id), _THUMBNAIL_SIDE)).decode()
+                    found[image_id] = f"data:image/jpeg;base64,{data}"
+    return found
 
 
 def publish(store: Store, run: str, files: Mapping[str, bytes]) -> None:

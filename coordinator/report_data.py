@@ -9,7 +9,7 @@ from coordinator.known import Known
 from coordinator.page import Html, bullets, folded, joined, section, table, tag
 from workers.tasks import LabelTask
 
-_LISTED = 20
+_LISTED, _FEW_AUDITS, _MANY_FOLDS = 20, 10, 12
 _OPTIMISTIC = (
     "Labels are out-of-fold: no label was given by a teacher that saw the image. But the other teachers trained on a "
     "student's own validation fold and labelled its training photos, so students' held-out scores are mildly "
@@ -41,7 +41,8 @@ def soft_labels(known: Known) -> Html:
             table(head, rows) if rows else "",
         ]
     )
-    return section("Soft labels and their audit", tag("p", told), bullets(audits), *caution, doubts)
+    listed = bullets(audits) if len(audits) <= _FEW_AUDITS else folded(f"{len(audits)} audits", bullets(audits))
+    return section("Soft labels and their leak audit", tag("p", told), listed, *caution, doubts)
 
 
 def photos(known: Known) -> Html:
@@ -56,6 +57,9 @@ def photos(known: Known) -> Html:
         rest = [counts[label, part, None] for part in ("selection", "test")]
         rows.append([label or "(unlabelled)", *cells, *rest])
     head = ["class", *(f"fold {fold}" for fold in folds), "selection", "test"]
+    if len(folds) > _MANY_FOLDS > len(labels):  # a row for each fold is easier to read then
+        rows = [[name, *(row[column] for row in rows)] for column, name in enumerate(head) if column]
+        head = ["", *(label or "(unlabelled)" for label in labels)]
     prepared = known.prepared
     lists = [
         _list("left out", "rejected.csv", [f"{row['path']}: {row['reason']}" for row in prepared.rejected]),

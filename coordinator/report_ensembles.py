@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coordinator.charts import interval_bar
+from coordinator.charts import Choice, frontier, frontier_chart, interval_bar
 from coordinator.known import Known
 from coordinator.page import Html, joined, section, table, tag
 
 METRICS = {"mean_ap": "mAP", "top_class_ap": "top-class mAP", "accuracy": "accuracy", "log_loss": "log loss"}
 _TOP_ROWS = 10
+_POINTS, _NAMED = 400, 4
 
 
 def ensembles(known: Known) -> Html:
     """Nothing before the search is done."""
     if known.search is None:
         return Html("")
-    search, names = known.search, [member["name"] for member in known.search["members"]]
+    search = known.search
     simpler = {tuple(found["ensemble"]): found for found in search["comparisons"]}
     winner = search["winner"]
     leaders = search["leaderboard"][:_TOP_ROWS]
@@ -33,7 +34,7 @@ def ensembles(known: Known) -> Html:
         bar = interval_bar(
             row["score"], (row["score_low"], row["score_high"]), within=within, guide=winner["score"], best=best
         )
-        label = joined([" + ".join(names[place] for place in ensemble), _badge(best, simpler.get(ensemble))])
+        label = joined([_members(search, ensemble), _badge(best, simpler.get(ensemble))])
         costs = [sum(member[key] for member in members) for key in ("ms_per_image", "memory_mb")]
         interval = tag("span", f"{row['score_low']:.4f} to {row['score_high']:.4f}", kind="whole")
         rows.append([label, f"{row['score']:.4f}", bar, interval, f"{costs[0]:.1f}", f"{costs[1]:,.0f}"])
@@ -44,7 +45,44 @@ def ensembles(known: Known) -> Html:
         f"no model was trained on. Intervals from {search['bootstrap']:,} bootstrap resamples; the dotted line is the "
         "chosen one's score. Milliseconds and memory are sums over the members, as measured where each was trained."
     )
-    return section("Ensembles", tag("p", note, kind="soft"), table(head, rows, mark), _comparisons(search))
+    parts = [tag("p", note, kind="soft"), table(head, rows, mark), _frontier(search), _comparisons(search)]
+    return section("Ensembles", *parts)
+
+
+def _frontier(search: Mapping[str, Any]) -> Html:
+    """What a better score costs in milliseconds: the ensembles that were scored, those worth their price joined."""
+    members, lower = search["members"], search["lower_is_better"]
+    scored = {tuple(row["ensemble"]): row["score"] for row in (*search["leaderboard"], *search["comparisons"])}
+    scored |= {(place,): member["score"] for place, member in enumerate(members)}
+    every = scored | {
+        tuple(ensemble): score for ensemble, score in zip(search["ensembles"], search["scores"], strict=True)
+    }
+    choices = {
+        ensemble: Choice(
+            _members(search, ensemble),
+            sum(members[place]["ms_per_image"] for place in ensemble),
+            score,
+            list(ensemble) == list(search["winner"]["ensemble"]),
+        )
+        for ensemble, score in every.items()
+    }
+    edge = frontier(list(choices.values()), lower)
+    kept = dict.fromkeys([*edge, *(choices[ensemble] for ensemble in scored)])
+    rest = [choice for choice in choices.values() if choice not in kept]
+    room = max(0, _POINTS - len(kept))
+    shown = [*kept, *rest[:room]]
+    drawn = frontier_chart(METRICS[search["metric"]], shown, lower)
+    few = f" Of {len(every):,} scored ensembles the {len(shown):,} best and simplest are drawn." if rest[room:] else ""
+    bounded = 2 * len(search["ensembles"]) < search["considered"]
+    ruled = f" Most of {search['considered']:,} were ruled out by bounds and have no score." if bounded else ""
+    note = f"Joined by the line: nothing as cheap is better. The filled dot is the chosen one.{few}{ruled}"
+    return joined([tag("h3", "What a better score costs"), tag("p", note, kind="soft"), tag("div", drawn, kind="wide")])
+
+
+def _members(search: Mapping[str, Any], ensemble: Sequence[int]) -> str:
+    """The members by name; of many, how many."""
+    names = [search["members"][place]["name"] for place in ensemble]
+    return " + ".join(names) if len(names) <= _NAMED else f"{names[0]}, {names[1]} and {len(names) - 2} more"
 
 
 def _badge(best: bool, simpler: Mapping[str, Any] | None) -> Html:

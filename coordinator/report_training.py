@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
-from coordinator.charts import Line, line_chart
+from coordinator.charts import SMALL_CHART, Line, line_chart
 from coordinator.known import Known
-from coordinator.page import Html, joined, section, table, tag
+from coordinator.machine_lines import duration
+from coordinator.page import Html, folded, joined, section, table, tag
 from coordinator.report_ensembles import METRICS
 from coordinator.variants import Variant
 from workers.tasks import TrainTask
 
 _ROUNDS = ("teacher", "student")
+_MANY_MODELS = 24
 _CHARTS = (("validation mAP", "mean_ap"), ("validation log loss", "val_loss"), ("training loss", "loss"))
 
 
@@ -31,6 +34,7 @@ def training(known: Known) -> Html:
         _recipes(known),
         tag("p", "One curve a fold, on the photos it held out; a dot is the epoch that was kept.", *keys, kind="soft"),
         *(_charts(known, variant) for variant in known.experiment.variants()),
+        folded("fold by fold", *(_fold_charts(known, variant) for variant in known.experiment.variants())),
         _folds(known),
     )
 
@@ -68,21 +72,51 @@ def _charts(known: Known, variant: Variant) -> Html:
     return joined([tag("h3", variant.name), shown]) if variant.name else shown
 
 
+def _fold_charts(known: Known, variant: Variant) -> Html:
+    """A small chart of validation mAP for each fold, its teacher and its student together."""
+    models: dict[tuple[int, ...], list[str]] = {}
+    for name in known.curves:
+        task = known.tasks[name]
+        if isinstance(task, TrainTask) and _belongs(task.name, variant):
+            models.setdefault(task.held_out, []).append(name)
+    charts = []
+    for held_out, names in sorted(models.items()):
+        title = f"fold {', '.join(map(str, held_out))}, mAP"
+        charts.append(line_chart(title, "epoch", _lines(known, names, "mean_ap"), SMALL_CHART))
+    shown = tag("div", *charts, kind="charts small-charts")
+    return joined([tag("h3", variant.name), shown]) if variant.name and charts else shown
+
+
 def _belongs(task_name: str, variant: Variant) -> bool:
     """Whether `student/b4/repeat1/fold0` is of the variant `b4/repeat1`."""
     return task_name.split("/")[1:-1] == [part for part in variant.name.split("/") if part]
 
 
 def _folds(known: Known) -> Html:
-    head = ["model", "folds held out", "epochs", "kept", *METRICS.values(), "minutes"]
+    head = ["model", "folds held out", "epochs", "kept", *METRICS.values(), "took"]
     rows = []
     for _, task, result in known.done(TrainTask):
         numbers = result.numbers
         scores = [f"{numbers[key]:.4f}" for key in METRICS]
         folds = ", ".join(map(str, task.held_out))
-        minutes = f"{numbers['seconds'] / 60:.1f}"
-        rows.append([task.name, folds, int(numbers["epochs"]), int(numbers["kept_epoch"]), *scores, minutes])
-    return joined([tag("h3", "Kept weights on the held-out photos"), table(head, rows)]) if rows else Html("")
+        took = tag("span", duration(numbers["seconds"]), kind="whole")
+        rows.append([task.name, folds, int(numbers["epochs"]), int(numbers["kept_epoch"]), *scores, took])
+    title, shown = tag("h3", "Kept weights on the held-out photos"), table(head, rows)
+    if len(rows) > _MANY_MODELS:
+        shown = joined([_spread(known), folded(f"each of the {len(rows)} models", shown)])
+    return joined([title, shown]) if rows else Html("")
+
+
+def _spread(known: Known) -> Html:
+    """What teachers and students reach: the mean over the folds, and how far those lie apart."""
+    rows = []
+    for kind in _ROUNDS:
+        reached = [result.numbers for _, task, result in known.done(TrainTask) if task.name.startswith(f"{kind}/")]
+        for key, words in METRICS.items() if reached else ():
+            values = [numbers[key] for numbers in reached]
+            spread = [f"{value:.4f}" for value in (statistics.fmean(values), min(values), max(values))]
+            rows.append([f"{kind}s", words, len(values), *spread])
+    return table(["", "metric", "models", "mean", "lowest", "highest"], rows)
 
 
 def _lines(known: Known, names: Sequence[str], column: str) -> list[Line]:

@@ -55,6 +55,15 @@ def journal_here(store: Store, run: str, first_seconds: float = _CARRY_SECONDS) 
             store.publish(key, path.read_bytes())
 
 
+def journal_bytes(store: Store, run: str) -> bytes:
+    """The run's journal as far as it is known here: this machine's copy is ahead of the store's while it drives."""
+    key = layout.run_file(run, JOURNAL)
+    path = store.backend.local_path(key)
+    here = path.read_bytes() if path is not None and path.exists() else b""
+    there = store.read(key) if path is None or store.backend.local_path("") is None else None
+    return max(here, there or b"", key=len)
+
+
 class _Carrier(threading.Thread):
     """Brings a journal that grows into a store elsewhere, as it is, again and again.
 

@@ -27,6 +27,7 @@ from coordinator.graph import Graph
 from coordinator.ledger import Ledger
 from coordinator.measured import Known, known_machines, read_measured
 from coordinator.metrics import Metrics
+from coordinator.rewriting import Rewriting
 from coordinator.run_files import journal_here, with_run_files_here
 from coordinator.view import View, summary
 from shared_store import layout
@@ -103,8 +104,8 @@ class Session:
         lock = self.path(CONFIG).with_name(".lock")  # unlisted: where locks are mandatory, nobody else may read it
         return driving(self.store, self.run, lock, Watch(self.say), take_over=self.take_over)
 
-    def drive(self, graph: Graph, hold: Hold) -> Ledger:
-        """Bring every task of `graph` to its result, while the run is ours to drive.
+    def drive(self, graph: Graph, hold: Hold, write_report: Callable[[], None]) -> Ledger:
+        """Bring every task of `graph` to its result, while the run is ours to drive; the report is rewritten meanwhile.
 
         RunFailedError or StoppedError when that did not happen; UserError where no card here is large enough.
         """
@@ -134,6 +135,7 @@ class Session:
             ) as fleet,
             StopSignal() as stop,
             View(self.console) as view,
+            Rewriting(write_report, self.say) as rewriting,
         ):
             if fleet.dashboard:
                 self.say(f"Ray's dashboard, as long as this command runs: {fleet.dashboard}")
@@ -144,7 +146,7 @@ class Session:
                 fleet_section,
                 clock=clock,
                 journal=journal,
-                watch=watched_by(view, Metrics(self.run, RaySeries())),
+                watch=watched_by(view, Metrics(self.run, RaySeries()), rewriting),
                 stop=lambda: stop.requested() or hold.successor is not None,
                 footprints=reckon(self.experiment, graph, self.say) if fleet.has_cards else None,
                 began=datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -9,7 +9,7 @@ from coordinator.data import RunData, check_data, describe, findings, prepare_da
 from coordinator.generation import Hold
 from coordinator.graph import Graph
 from coordinator.known import Known, gather
-from coordinator.outputs import publish_known
+from coordinator.outputs import publish_known, publish_report
 from coordinator.overview import overview
 from coordinator.placing import check_placing
 from coordinator.session import Session
@@ -45,7 +45,7 @@ def bring(session: Session, *prefixes: str) -> Known:
             for line in overview(session, data, wanted, missing(session, wanted)):
                 session.say(line)
         try:
-            _drive_missing(session, wanted, hold)
+            _drive_missing(session, wanted, hold, data)
         except (RunFailedError, StoppedError):
             publish(session, data)
             raise
@@ -68,9 +68,12 @@ def _check_recipes(experiment: Experiment) -> None:
 def publish(session: Session, data: RunData) -> Known:
     """Write all that is known of the run under `runs/NAME/`, and return it."""
     known = gather(session.store, session.run, session.experiment, data)
-    cache = Cache(Path(session.experiment.store.cache_folder).expanduser(), session.experiment.store.cache_gb)
-    publish_known(session.store, known, cache)
+    publish_known(session.store, known, _cache(session))
     return known
+
+
+def _cache(session: Session) -> Cache:
+    return Cache(Path(session.experiment.store.cache_folder).expanduser(), session.experiment.store.cache_gb)
 
 
 def missing(session: Session, graph: Graph) -> dict[str, Task]:
@@ -78,8 +81,11 @@ def missing(session: Session, graph: Graph) -> dict[str, Task]:
     return {name: task for name, task in graph.tasks.items() if read_result(session.store, name) is None}
 
 
-def _drive_missing(session: Session, graph: Graph, hold: Hold) -> None:
+def _drive_missing(session: Session, graph: Graph, hold: Hold, data: RunData) -> None:
+    def write() -> None:
+        publish_report(session.store, gather(session.store, session.run, session.experiment, data), _cache(session))
+
     if missing(session, graph):
-        session.drive(graph, hold)
+        session.drive(graph, hold, write)
     elif graph.tasks:
         session.say(f"all {len(graph.tasks)} tasks were done before")

@@ -36,10 +36,8 @@ def main() -> int:
     name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
     if name in ("", "-h", "--help"):
         print("usage: foldfleet COMMAND ...      (foldfleet COMMAND --help tells its arguments)\n")
-        print("
-".join(f"  {command:12}{what}" for command, what in COMMANDS.items()))
-        print("
-next: foldfleet pipeline PHOTOS --config configs/small.yaml --run NAME    (PHOTOS: a folder a class)")
+        print("\n".join(f"  {command:12}{what}" for command, what in COMMANDS.items()))
+        print("\nnext: foldfleet pipeline PHOTOS --config configs/small.yaml --run NAME    (PHOTOS: a folder a class)")
         return 0 if name else 2
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)

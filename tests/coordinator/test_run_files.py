@@ -11,7 +11,7 @@ from finished_run import finished_run
 from coordinator.events import RunBegan
 from coordinator.journal import Journal, read_journal
 from coordinator.outputs import publish_known
-from coordinator.run_files import journal_here, with_run_files_here
+from coordinator.run_files import journal_bytes, journal_here, with_run_files_here
 from shared_store.cache import Cache
 from shared_store.store import Store, open_store
 from workers.bundle import load_bundle
@@ -73,6 +73,9 @@ def test_a_journal_that_a_kill_left_here_is_longer_and_goes_on(tmp_path: Path) -
     assert here is not None
     with Journal(here) as journal:  # killed before it was given back
         journal.write(2.0, RunBegan(("second",)))
+    elsewhere = with_run_files_here(Store(FarBackend(tmp_path / "far")), tmp_path / "another")
+    assert journal_bytes(store, "demo").count(b"\n") == 2, "what reads it here is not behind either"
+    assert journal_bytes(elsewhere, "demo").count(b"\n") == 1
     with journal_here(store, "demo") as journal:
         journal.write(3.0, RunBegan(("third",)))
     there = tmp_path / "far" / "runs" / "demo" / "events.jsonl"

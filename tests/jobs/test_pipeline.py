@@ -120,6 +120,7 @@ def test_killed_and_interrupted_it_ends_as_if_nothing_had_been(undisturbed: Run,
     run.wait_for(lambda event: isinstance(event, Progressed) and event.progress.commit == 2, teachers)
     os.killpg(teachers.pid, signal.SIGKILL)
     teachers.communicate()
+    assert "Not finished: 0 of" in (run.files / "report.html").read_text(), "it was written while the run went on"
 
     students = run.begin("student")  # Ctrl-C, as a terminal sends it, while a student trains
     run.wait_for(lambda event: isinstance(event, Start) and event.task.startswith("student"), students)
