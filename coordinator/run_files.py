@@ -72,8 +72,7 @@ class _Carrier(threading.Thread):
 
     def __init__(self, store: Store, key: str, path: Path, seconds: float) -> None:
         super().__init__(name="journal", daemon=True)
-        assert isinstance(store.backend, _RunFilesHere), "published as it is written, it would be replaced here too"
-        self._there, self._key, self._path = Store(store.backend.inner), key, path
+        self._there, self._key, self._path = Store(_beyond(store.backend)), key, path
         self._seconds = seconds
         self._ended = threading.Event()
 
@@ -95,6 +94,14 @@ class _Carrier(threading.Thread):
                 except StoreError:
                     pass  # folds tell of a store that is down, and the end of the run publishes it or says why not
             wait = max(self._seconds, _REST * (time.monotonic() - began))
+
+
+def _beyond(backend: Backend) -> Backend:
+    """The backend without the copies here: a journal that is published while it is written would be replaced here."""
+    while isinstance(backend, Passing) and not isinstance(backend, _RunFilesHere):
+        backend = backend.inner
+    assert isinstance(backend, _RunFilesHere), f"{backend.url} keeps no run's files here"
+    return backend.inner
 
 
 class _RunFilesHere(Passing):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 from far import FarBackend
 from finished_run import finished_run
 
@@ -13,6 +14,7 @@ from coordinator.journal import Journal, read_journal
 from coordinator.outputs import publish_known
 from coordinator.run_files import journal_bytes, journal_here, with_run_files_here
 from shared_store.cache import Cache
+from shared_store.committer import Committed, Committer
 from shared_store.store import Store, open_store
 from workers.bundle import load_bundle
 
@@ -82,8 +84,12 @@ def test_a_journal_that_a_kill_left_here_is_longer_and_goes_on(tmp_path: Path) -
     assert [at for at, _ in read_journal(there)] == [1.0, 2.0, 3.0]
 
 
-def test_a_store_elsewhere_has_the_journal_while_it_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_store_elsewhere_has_the_journal_while_it_is_written(tmp_path: Path, alone: bool) -> None:
     store = with_run_files_here(Store(FarBackend(tmp_path / "far")), tmp_path / "near")
+    if alone:  # as for a disk where several writers would win
+        inner = store.backend
+        store.backend = Committed(inner, Committer(lambda: inner).put_if_absent)
     there = tmp_path / "far" / "runs" / "demo" / "events.jsonl"
     with journal_here(store, "demo", first_seconds=0.01) as journal:
         journal.write(1.0, RunBegan(("first",)))
