@@ -117,11 +117,7 @@ class Session:
             self.say("no cluster given: running on an embedded Ray on this machine")
         cache_folder = str(Path(store_section.cache_folder).expanduser())
         alone = commits_alone(self.store)
-        began = time.monotonic()
-
-        def clock() -> float:
-            return time.monotonic() - began
-
+        clock = _seconds_from_now()
         with (
             journal_here(self.store, self.run) as journal,
             contextlib.closing(
@@ -220,6 +216,11 @@ def read_config(config: str) -> str:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         mend = "give --config a YAML file, such as configs/demo.yaml"
         raise UserError(f"the configuration cannot be read ({why})", where=config, mend=mend) from error
+
+
+def _seconds_from_now() -> Callable[[], float]:
+    began = time.monotonic()
+    return lambda: time.monotonic() - began
 
 
 def _check_ending(experiment: Experiment, ledger: Ledger, hold: Hold) -> None:
