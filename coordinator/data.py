@@ -63,7 +63,9 @@ def recorded_data(store: Store, run: str) -> RunData:
     noted = store.read(layout.run_file(run, DATA))
     mend, where = f"foldfleet prepare DATA --store {store.url} --run {run}", f"{store.url}: runs/{run}"
     if noted is None:
-        raise UserError(f"the store knows no run {run}", where=where, mend=mend)
+        runs = sorted({entry.key.split("/")[1] for entry in store.list("runs/")} - {run})
+        named = f"name one of the runs there with --run: {', '.join(runs)}; or begin this one: " if runs else ""
+        raise UserError(f"the store knows no run {run}", where=where, mend=named + mend)
     parts = json.loads(noted)
     if "weights" not in parts:
         raise UserError("the run was prepared by an earlier foldfleet", where=f"{where}/{DATA}", mend=mend)

@@ -112,7 +112,8 @@ def _machines(known: Known, history: History) -> Html:
             lost[name],
         ]
         for name, host in history.hosts.items()
-        if (here := sum(end - begin for begin, end in host.here) * host.joined.slots) or counts[name]
+        if TrainTask.kind in host.joined.kinds  # the driver only searches
+        and ((here := sum(end - begin for begin, end in host.here) * host.joined.slots) or counts[name])
     ]
     head = ["machine", "slots", "on", "memory each", "speed", "system", "folds tried", "worked", "of its time", "lost"]
     return table(head, rows)

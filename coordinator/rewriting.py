@@ -17,7 +17,7 @@ from coordinator.ledger import Ledger
 from shared_store.errors import StoreError
 
 LEAST_SECONDS = 60.0  # between two reports
-_SHARE = 0.05  # of one thread's time, at most: a report of very many folds takes seconds
+_SHARE = 0.01  # of a core, at most: a report of very many folds takes seconds
 
 
 class Rewriting:

@@ -85,7 +85,9 @@ def test_reference_md_is_up_to_date() -> None:
 def test_every_setting_is_explained() -> None:
     keys = {line.split("`")[1] for line in reference.reference().splitlines() if re.fullmatch(r"\| `.*\|  \|", line)}
     plainly = {"seed", "epochs", "learning_rate", "weight_decay", "clip_limit", "label_smoothing", "dropout"}
-    assert keys <= plainly | {"flip", "vertical_flip", "rotate_degrees", "system", "down", "demo", "completion"}, "add a docstring"
+    assert keys <= plainly | {"flip", "vertical_flip", "rotate_degrees", "system", "down", "demo", "completion"}, (
+        "add a docstring"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -235,3 +235,13 @@ def test_a_simulated_plan_counts_with_the_machines_that_the_doctor_measured(
     assert simulated(tmp_path / "store", str(photos), "--fleet.address", "auto") == 0
     text = capsys.readouterr().out
     assert "the steps that `foldfleet doctor` tried" in text and "attic" in text and "desk" in text
+
+
+def test_who_names_no_run_that_is_there_is_told_the_runs_that_are(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(photos), "--config", TINY, "--store", str(tmp_path / "store"), "--run", "first"]
+    assert importlib.import_module("jobs.prepare").main([*words, "--folds.count", "2"]) == 0
+    capsys.readouterr()
+    assert importlib.import_module("jobs.status").main(["--store", str(tmp_path / "store")]) == 2
+    assert "--run: first" in told(capsys)
