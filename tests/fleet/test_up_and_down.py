@@ -54,6 +54,7 @@ def with_redis(operator: Operator) -> Iterator[Operator]:
     operator.cluster.write_text(plain)
 
 
+@pytest.mark.complete
 @pytest.mark.timeout(900)
 def test_a_head_that_comes_back_finds_its_fleet_at_work(
     with_redis: Operator, long: Size, alone: Alone, photos: Path
