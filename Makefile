@@ -29,11 +29,11 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Real hosts out of namespaces on this machine; Linux and root. Skipped by name where something is missing.
-FLEET := $(BIN)/pytest tests/fleet -n 0 -rs --log-cli-level=INFO
+FLEET := $(BIN)/pytest tests/fleet -n 0 -rs --log-cli-level=INFO $(AGAIN)
 test-fleet: $(INSTALLED)
 	$(FLEET)
 
-# The same faults, most of them in one run: a quarter of an hour on two cores.
+# The same faults, most of them in one run: some 20 minutes on two cores. AGAIN=--last-failed: what failed, once more.
 test-fleet-short: $(INSTALLED)
 	$(FLEET) -m "not complete"
 
