@@ -98,9 +98,10 @@ def losses(events: Sequence[Event], interval_seconds: float) -> list[Loss]:
     """What each attempt that was not the first began behind those before it.
 
     A kill costs the work since the newest snapshot that landed, and snapshots land an interval apart at most: so no
-    more steps than an interval has room for, at the fastest pace at which the fold was ever seen to train, and one
-    that was under way.
+    more steps than an interval has room for, at the fastest pace at which the fold was ever seen to train (or any fold
+    of the run, where it was lost before its pace was seen), and one that was under way.
     """
+    anyones = min((pace for one in attempts(events) if (pace := _step_seconds(reports(events, one)))), default=0.0)
     furthest: dict[str, int] = {}
     fastest: dict[str, float] = {}
     found = []
@@ -109,7 +110,8 @@ def losses(events: Sequence[Event], interval_seconds: float) -> list[Loss]:
         if not told:
             continue
         if one.task in furthest:
-            room = interval_seconds / fastest[one.task] + 1 if fastest.get(one.task) else float("inf")
+            pace = fastest.get(one.task) or anyones
+            room = interval_seconds / pace + 1 if pace else float("inf")
             found.append(Loss(one.task, max(0, furthest[one.task] - told[0]["step"]), room))
         furthest[one.task] = max(furthest.get(one.task, 0), *(report["step"] for report in told))
         paces = [_step_seconds(told)] + ([fastest[one.task]] if fastest.get(one.task) else [])
