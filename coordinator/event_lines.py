@@ -77,10 +77,10 @@ class EventLines:
         known_epoch, known_commit = self._told.get(progress.task, (0, 0))
         new_epoch = progress.epoch > known_epoch and progress.mean_ap is not None
         new_commit = (progress.commit or 0) > known_commit  # within a long epoch: every few minutes
-        if not new_epoch and not new_commit:
+        if not new_epoch and (not new_commit or progress.epoch >= progress.epochs):
             return ""
         self._told[progress.task] = (max(progress.epoch, known_epoch), max(progress.commit or 0, known_commit))
-        if not new_epoch and progress.epoch < progress.epochs:
+        if not new_epoch:
             step = f"step {progress.step} of {progress.steps}"
             return f"{name}: in epoch {progress.epoch + 1}/{progress.epochs}, {step}, {_numbers(progress)}"
         return f"{name}: epoch {progress.epoch}/{progress.epochs}, {_numbers(progress)}"

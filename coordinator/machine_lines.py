@@ -62,8 +62,19 @@ def _offer(machine: MachineJoined) -> str:
 def slower(task: str, ledger: Ledger) -> str:
     """` (attic runs at 60 % of its best speed)` where the machine of a running task was clearly faster before."""
     attempt = ledger.running.get(task)
-    share = None if attempt is None else ledger.estimates.throttled(attempt.machine)
+    share = None if attempt is None else share_of_best(attempt.machine, ledger)
     return "" if attempt is None or share is None else f" ({attempt.machine} runs at {share:.0%} of its best speed)"
+
+
+def share_of_best(machine: str, ledger: Ledger) -> float | None:
+    """How fast a machine is now beside its best, where it has clearly become slower.
+
+    None also where slots share its cores: there each is slower whenever another one works.
+    """
+    host = ledger.slots.hosts.get(machine)
+    if host is None or (host.joined.slots > 1 and not host.joined.gpu):
+        return None
+    return ledger.estimates.throttled(machine)
 
 
 def duration(seconds: float) -> str:

@@ -32,7 +32,7 @@ from coordinator.run_files import journal_here, with_run_files_here
 from coordinator.view import View, summary
 from shared_store import layout
 from shared_store.errors import UserError
-from shared_store.store import Store, open_store
+from shared_store.store import Store, open_store, whole_path
 from workers.tasks import UNCOUNTED
 
 CONFIG = "config.yaml"
@@ -209,7 +209,7 @@ def _reached(experiment: Experiment, console: Console) -> Store:
 
 def _absolute(place: object) -> object:
     """A folder as given, or whole, so that the run's own configuration holds wherever the next command is given."""
-    return str(Path(place).expanduser().absolute()) if isinstance(place, str) else place
+    return str(whole_path(place)) if isinstance(place, str) else place
 
 
 def read_config(config: str) -> str:

@@ -14,7 +14,7 @@ from coordinator.display import CHROME, FOLDS, Display, Row, Rows, Stage, bar
 from coordinator.entries import Attempt, Entry, State
 from coordinator.events import Event, MachineCut, MachineJoined, MachineLeft, Progressed, Start
 from coordinator.ledger import Ledger
-from coordinator.machine_lines import duration
+from coordinator.machine_lines import duration, share_of_best
 from coordinator.slots import Host
 from workers.tasks import Progress, TrainTask
 
@@ -247,7 +247,7 @@ def _state_of(name: str, host: Host, ledger: Ledger, works: bool) -> tuple[str, 
         return f"leaves in {duration(max(0.0, host.draining_until - ledger.now))}", "yellow"
     if name in ledger.slots.quarantine:
         return "probed" if host.probing else "quarantine", "yellow"
-    share = ledger.estimates.throttled(name) if works else None
+    share = share_of_best(name, ledger) if works else None
     if share is not None:
         return f"at {share:.0%} of its best", "yellow"
     return ("training", "") if works else ("idle", "dim")

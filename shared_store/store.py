@@ -210,11 +210,17 @@ def open_shared(url: str, single_committer: bool) -> Backend:
     return backend
 
 
+def whole_path(place: str) -> Path:
+    """A folder as it is called from anywhere. Links stay as given, for other machines may mount them; `..` does not."""
+    path = Path(place).expanduser().absolute()
+    return path.resolve() if ".." in path.parts else path
+
+
 def open_backend(url: str) -> Backend:
     """The disk at a path or URL, without patience. UserError for a kind that is not known."""
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return LocalBackend(Path(url).expanduser().absolute())
+        return LocalBackend(whole_path(url))
     if scheme == "file":
         return LocalBackend(Path(rest))
     if scheme == "head":

@@ -113,13 +113,18 @@ def test_what_becomes_of_machines_and_of_what_runs_there_is_told() -> None:
     ]
 
 
-def test_a_machine_that_has_become_slower_is_named_with_its_epochs() -> None:
+@pytest.mark.parametrize(
+    ("slots", "gpu", "named"), [(1, False, True), (2, True, True), (2, False, False)], ids=["alone", "cards", "cores"]
+)
+def test_a_machine_that_has_become_slower_is_named_unless_its_slots_share_its_cores(
+    slots: int, gpu: bool, named: bool
+) -> None:
     graph = build(Experiment(), Photos("snapshot", "0" * 64), ("no", "yes"), None)
     task, ledger = graph.named("teacher/")[0], Ledger(graph)
     screen = io.StringIO()
     view, at = View(Console(file=screen, width=100)), 0.0
     begun = Progressed(Progress(task, 1, step=1, steps=3000))
-    for event in (MachineJoined("desk", 1, ("train",)), Start(task, "desk", 0, 1), begun):
+    for event in (MachineJoined("desk", slots, ("train",), gpu), Start(task, "desk", 0, 1), begun):
         ledger.apply(event)
     for epoch in range(1, 12):
         at += 10.0 if epoch < 8 else 30.0
@@ -128,7 +133,26 @@ def test_a_machine_that_has_become_slower_is_named_with_its_epochs() -> None:
         ledger.apply(report)
         view(report, ledger)
     lines = screen.getvalue().splitlines()
-    assert "best speed" not in lines[0] and lines[-1].endswith("(desk runs at 33% of its best speed)")
+    assert "best speed" not in lines[0]
+    assert lines[-1].endswith("(desk runs at 33% of its best speed)") is named
+
+
+def test_the_commit_of_a_folds_last_epoch_is_not_told_once_more() -> None:
+    graph = build(Experiment(), Photos("snapshot", "0" * 64), ("no", "yes"), None)
+    task, ledger = graph.named("teacher/")[0], Ledger(graph)
+    screen = io.StringIO()
+    view = View(Console(file=screen, width=100))
+    for event in (
+        MachineJoined("desk", 1, ("train",)),
+        Start(task, "desk", 0, 1),
+        Progressed(Progress(task, 1, 12, 12, step=240, steps=240, mean_ap=0.5, commit=11)),
+        Progressed(Progress(task, 1, 12, 12, step=240, steps=240, mean_ap=0.5, commit=12)),
+    ):
+        ledger.apply(event)
+        view(event, ledger)
+    assert [line for line in screen.getvalue().splitlines() if "epoch" in line] == [
+        "teacher/fold0: epoch 12/12, mAP 0.500"
+    ]
 
 
 def test_a_terminal_has_tables_of_machines_and_folds() -> None:

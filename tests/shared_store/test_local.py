@@ -15,6 +15,7 @@ from shared_store.backend import PART_BYTES, Content
 from shared_store.errors import NotExclusiveError, StoreDownError, StoreError, StoreFullError
 from shared_store.local import LocalBackend
 from shared_store.names import Names, NtfsNames, PosixNames
+from shared_store.store import whole_path
 
 KEY = "runs/demo/file"
 
@@ -245,3 +246,12 @@ def test_a_disk_without_links_says_that_one_process_alone_can_commit_there(tmp_p
     assert files(backend.root) == []
     backend.publish(KEY, Content(b"what needs no link"))
     assert bytes_of(backend, KEY) == b"what needs no link"
+
+
+def test_a_folder_is_called_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk" / "here").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    monkeypatch.chdir(tmp_path / "disk" / "here")
+    assert whole_path("../store") == tmp_path / "disk" / "store"
+    assert whole_path("store") == tmp_path / "disk" / "here" / "store"
+    assert whole_path(str(tmp_path / "link" / "store")) == tmp_path / "link" / "store"  # others may mount it so
