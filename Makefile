@@ -90,6 +90,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m bench.placement --scale
 	$(BIN)/python -m bench.view
 	PYTHONPATH=tests $(BIN)/python -m bench.report
+	PYTHONPATH=tests $(BIN)/python -m bench.beside
 
 clean:
 	rm -rf $(VENV) demo-data foldfleet-store *.egg-info .pytest_cache .mypy_cache .ruff_cache

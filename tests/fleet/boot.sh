@@ -34,7 +34,8 @@ fi
 mount --bind "$FOLDER/tmp" "$ROOT/tmp"
 mount --bind "$FOLDER/home" "$ROOT/root"
 IFS=:
-for folder in $HIDDEN; do
+for folder in $HIDDEN; do # below /tmp or the home it is not there anyway
+    [ -d "$ROOT$folder" ] || continue
     mount -t tmpfs -o size=1m,mode=755 tmpfs "$ROOT$folder"
 done
 for folder in $BOUND; do
