@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from finished_run import finished_run
+from finished_run import FinishedRun, finished_run
 from rich.console import Console
 from simulated_journal import write_journal
 
@@ -40,7 +40,7 @@ from workers.repeatable import repeatable
 from workers.tasks import LabelTask, SearchTask, TrainTask
 
 Watch = Callable[[Event, Ledger], None]
-STEPS = 3
+STEPS, PHOTOS_PER_CLASS = 3, 21
 CONFIG = """
 folds: {count: 10}
 recipe: {model: test_efficientnet, weights: none, image_size: 32, batch_size: 2, epochs: 12}
@@ -71,16 +71,12 @@ def train(orders: Connection) -> None:
 
 
 @contextmanager
-def watching(folder: Path) -> Iterator[Watch]:
-    """A terminal with the live view, and the report of a run of that size."""
-    store, cache = open_store(str(folder / "store")), Cache(folder / "cache", limit_gb=1.0)
-    run = finished_run(store, cache, (TrainTask, LabelTask, SearchTask), CONFIG, 24)
-    write_journal(run)
+def watching(run: FinishedRun, terminal: Path) -> Iterator[Watch]:
+    """The live view, and the report of the run."""
     with ExitStack() as stack:
-        nowhere = stack.enter_context((folder / "terminal").open("w", encoding="utf-8"))
-        console = Console(file=nowhere, force_terminal=True, width=100, height=45)
+        console = Console(file=stack.enter_context(terminal.open("w")), force_terminal=True, width=100, height=45)
         view = stack.enter_context(View(console))
-        rewriting = stack.enter_context(Rewriting(lambda: publish_report(store, run.known(), cache), print))
+        rewriting = stack.enter_context(Rewriting(lambda: publish_report(run.store, run.known(), run.cache), print))
 
         def watch(event: Event, ledger: Ledger) -> None:
             view(event, ledger)
@@ -100,14 +96,10 @@ def play(watch: Watch, seconds: float) -> None:
     )
 
 
-def half(orders: Connection, folder: Path | None, seconds: float) -> float:
-    """Median seconds of a step of the training beside; with a folder somebody watches."""
+def half(orders: Connection, watch: Watch, seconds: float) -> float:
+    """Median seconds of a step of the training beside."""
     orders.send(seconds)
-    if folder is None:
-        play(lambda event, ledger: None, seconds)
-    else:
-        with watching(folder) as watch:
-            play(watch, seconds)
+    play(watch, seconds)
     times: list[float] = orders.recv()
     return statistics.median(times)
 
@@ -121,13 +113,18 @@ def main() -> None:
     training = multiprocessing.get_context("spawn").Process(target=train, args=(there,), daemon=True)
     training.start()
     alone, watched = [], []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store, cache = open_store(str(folder / "store")), Cache(folder / "cache", limit_gb=1.0)
+        run = finished_run(store, cache, (TrainTask, LabelTask, SearchTask), CONFIG, PHOTOS_PER_CLASS)
+        write_journal(run)
         for place in range(given.rounds):
             for shown in (place % 2 == 0, place % 2 == 1):
                 if shown:
-                    watched.append(half(here, Path(folder) / str(place), given.seconds))
+                    with watching(run, folder / "terminal") as watch:
+                        watched.append(half(here, watch, given.seconds))
                 else:
-                    alone.append(half(here, None, given.seconds))
+                    alone.append(half(here, lambda event, ledger: None, given.seconds))
     here.send(0.0)
     training.join()
     ratios = sorted(b / a for a, b in zip(alone, watched, strict=True))

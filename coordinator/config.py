@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -213,6 +213,15 @@ def _one_mistake(details: ErrorDetails) -> tuple[str, str]:
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     mend = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known there: {', '.join(known)}"
     return f"unknown key {key}", mend
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"augmentation": {"flip": 0.5}}` -> `{"augmentation.flip": 0.5}`."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found
 
 
 def _keys_at(path: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from coordinator.config import flat
 from workers.tasks import Task, TrainTask
 
 CURVES = ("loss", "val_loss", "accuracy", "mean_ap", "top_class_ap", "learning_rate", "images_per_second")
@@ -35,7 +36,7 @@ def fold_curves(
 ) -> tuple[FoldCurves, ...]:
     """The folds that finished an epoch, in the graph's order. `tables`: rows of metrics.csv by task id."""
     return tuple(
-        FoldCurves(name, task.name, _flat(task.recipe), _points(tables[name]))
+        FoldCurves(name, task.name, flat(task.recipe), _points(tables[name]))
         for name, task in tasks.items()
         if isinstance(task, TrainTask) and name in tables
     )
@@ -48,11 +49,3 @@ def _points(rows: Sequence[Mapping[str, float]]) -> tuple[Point, ...]:
         numbers = {name: row[name] for name in CURVES if name in row}
         points.append(Point(int(row["epoch"]), before + row["seconds"], numbers))
     return tuple(points)
-
-
-def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"augmentation": {"flip": 0.5}}` -> `{"augmentation.flip": 0.5}`."""
-    flat: dict[str, Any] = {}
-    for key, value in recipe.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

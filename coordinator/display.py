@@ -6,7 +6,6 @@ beside a fleet's driver.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ from rich.text import Text
 
 _GAP = "  "
 _NARROWEST = 8  # a column that gives room away keeps so much
-_EIGHTHS = " ▏▎▍▌▋▊▉"
+_EIGHTHS, _REST = " ▏▎▍▌▋▊▉", "·"
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,11 @@ MACHINES = (
 FOLDS = (
     Column("task", widest=24),
     Column("state", widest=16),
-    Column("machine", widest=20),
+    Column("machine", spare=1, widest=20),
     Column("epoch", right=True),
-    Column("", spare=1),
-    Column("loss", right=True, spare=2),
-    Column("mAP", right=True),
+    Column("", spare=3),
+    Column("loss", right=True, spare=4),
+    Column("mAP", right=True, spare=2),
     Column("best", right=True),
     Column("left", right=True),
 )
@@ -92,7 +91,7 @@ def drawn(screen: Display, width: int) -> Text:
     _table(text, FOLDS, screen.folds, "folds", width)
     stages = "  ".join(f"{one.name} {one.done}/{one.all}" for one in screen.stages)
     text.append(cut(stages, width) + "\n")
-    text.append(_bar(screen.share, min(40, width - 6)), "green")
+    text.append(bar(screen.share, min(40, width - 6)), "green")
     text.append(f" {int(100 * screen.share)} %")
     for sentence in screen.sentences:
         text.append("\n" + cut(sentence, width), "bold")
@@ -101,14 +100,7 @@ def drawn(screen: Display, width: int) -> Text:
 
 def bar(share: float, width: int) -> str:
     """A share as a bar of blocks, to an eighth of a column."""
-    return _bar(min(1.0, max(0.0, share)), width)
-
-
-_REST = "·"
-
-
-def _bar(share: float, width: int) -> str:
-    eighths = int(share * width * 8)
+    eighths = int(min(1.0, max(0.0, share)) * width * 8)
     full, part = divmod(eighths, 8)
     return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width, _REST)
 
@@ -161,8 +153,3 @@ def _line(cells: Sequence[str], columns: Sequence[Column], widths: Mapping[int, 
 
 def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
-
-
-def counted(kinds: Sequence[str]) -> dict[str, int]:
-    """How many of each, for rows that found no room."""
-    return dict(Counter(kinds))

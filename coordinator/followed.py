@@ -5,14 +5,27 @@ The journal explains and the store decides: what has a result is done, whatever 
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from coordinator.event_lines import EventLines
-from coordinator.events import Event, Progressed, ResultFound, RunBegan
-from coordinator.generation import ENDED, PATIENCE_SECONDS, Chain
+from coordinator.events import (
+    Event,
+    GiveUp,
+    Kill,
+    Migrate,
+    Progressed,
+    ResultFound,
+    RunBegan,
+    Start,
+    Stop,
+    TaskEnded,
+)
+from coordinator.generation import ENDED, PATIENCE_SECONDS, Chain, Watch
 from coordinator.graph import Graph
 from coordinator.journal import parse_journal
 from coordinator.ledger import Ledger, State
@@ -21,6 +34,7 @@ from coordinator.run_files import JOURNAL
 from coordinator.watched import Score, Watched
 from shared_store import layout
 from shared_store.commits import last_commit, read_result
+from shared_store.errors import UserError
 from shared_store.records import Holder, Result
 from shared_store.store import Store
 from workers.tasks import TrainTask
@@ -33,21 +47,37 @@ class JournalTail:
     """What is new in a run's journal, each time it is asked: of a long one only what was added is read."""
 
     def __init__(self, store: Store, run: str) -> None:
-        self._store, self._key = store, layout.run_file(run, JOURNAL)
-        self._read = 0
+        self._store, self._run, self._key = store, run, layout.run_file(run, JOURNAL)
+        self._read, self._is_copy = 0, False
 
     def new(self) -> list[tuple[float, Event]]:
-        """(seconds, event) of the lines since the last call. ValueError for lines of another version."""
-        data = self._here() or self._there()
+        """(seconds, event) of the lines since the last call, or of all where another machine drives since then.
+
+        UserError for lines of another version.
+        """
+        path = self._copy()
+        if self._is_copy is not (path is not None):
+            self._read, self._is_copy = 0, path is not None
+        data = self._there() if path is None else self._here(path)
         whole = data[: data.rfind(b"\n") + 1]
         self._read += len(whole)
-        return parse_journal(whole)
+        try:
+            return parse_journal(whole)
+        except ValueError as error:
+            mend = "look with the version of foldfleet that drives it; `foldfleet report` tells what stands"
+            raise UserError(f"the run's journal is not understood: {error}", where=self._key, mend=mend) from error
 
-    def _here(self) -> bytes:
-        """The copy of the machine that drives is ahead of the one in a store elsewhere."""
+    def _copy(self) -> Path | None:
+        """This machine's copy, which is ahead of the one in a store elsewhere; None where another machine drives."""
         path = self._store.backend.local_path(self._key)
         if path is None or not path.exists():
-            return b""
+            return None
+        if self._store.backend.local_path("") is not None:
+            return path
+        holder = Chain(self._store, layout.coordinators(self._run)).newest()
+        return path if holder is None or holder.host == socket.gethostname() else None
+
+    def _here(self, path: Path) -> bytes:
         with path.open("rb") as file:
             file.seek(self._read)
             return file.read()
@@ -67,8 +97,11 @@ class Drive:
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES))
     began: datetime | None = None
     began_at: float = 0.0
+    found: set[str] = field(default_factory=set)  # tasks whose results stood before the journal said so
 
     def take(self, at: float, event: Event) -> None:
+        if _task_of(event) in self.found:
+            return
         self.ledger.apply(event)
         self.watched.take(event, self.ledger)
         line = self.words.line(event, self.ledger)
@@ -84,8 +117,8 @@ class Followed:
     """The newest drive of a run, kept up by `look`."""
 
     def __init__(self, store: Store, run: str, graph: Graph, rules: Rules) -> None:
-        self._store, self._run, self._graph, self._rules = store, run, graph, rules
-        self._tail = JournalTail(store, run)
+        self._store, self._graph, self._rules = store, graph, rules
+        self._tail, self._chain = JournalTail(store, run), Chain(store, layout.coordinators(run))
         self._results: dict[str, Result] = {}
         self._beat: tuple[Holder, bytes | None, float] | None = None  # the last one that was another than before
         self.drive = Drive(Ledger(graph, rules))
@@ -93,7 +126,7 @@ class Followed:
         self.foreign = False  # whether the newest drive was of other tasks, from before a change of the configuration
 
     def look(self, now: float) -> None:
-        """Take in what is new. `now`: seconds on any one clock. ValueError for a journal of another version."""
+        """Take in what is new. `now`: seconds on any one clock. UserError for a journal of another version."""
         for at, event in self._tail.new():
             if isinstance(event, RunBegan):
                 self.foreign = not set(event.tasks) <= set(self._graph.tasks)
@@ -123,11 +156,15 @@ class Followed:
         """Whether somebody may drive it: who did last has not ended, nor stood still while watched for long enough."""
         return self._beat is not None and self._beat[1] != ENDED and now - self._beat[2] < PATIENCE_SECONDS
 
+    def find_driver(self, watch: Watch) -> None:
+        """Look once more when it is known whether somebody drives: one look cannot see that a beat stands still."""
+        watch.living([self._chain])
+        self.look(watch.clock())
+
     def _look_for_beat(self, now: float) -> None:
-        chain = Chain(self._store, layout.coordinators(self._run))
-        holder = chain.newest()
+        holder = self._chain.newest()
         if holder is not None:
-            beat = chain.beat(holder)
+            beat = self._chain.beat(holder)
             if self._beat is None or self._beat[:2] != (holder, beat):
                 self._beat = (holder, beat, now)
 
@@ -141,6 +178,7 @@ class Followed:
                 self._results[name] = result
                 if entry.state in (State.WAITING, State.READY):
                     ledger.apply(ResultFound(name))
+                    self.drive.found.add(name)
                 if epochs:
                     numbers = result.numbers
                     best = Score(numbers["mean_ap"], int(numbers["kept_epoch"])) if "mean_ap" in numbers else None
@@ -149,6 +187,18 @@ class Followed:
                 commit = last_commit(self._store, name)
                 if commit is not None:
                     watched.stands(name, commit.epoch, epochs, None)
+
+
+def _task_of(event: Event) -> str | None:
+    """The task that an event is about."""
+    match event:
+        case Progressed(progress):
+            return progress.task
+        case TaskEnded(outcome):
+            return outcome.task
+        case ResultFound(task) | Start(task) | Stop(task) | Migrate(task) | Kill(task) | GiveUp(task):
+            return task
+    return None
 
 
 def clock_time(at: datetime | None) -> str:

@@ -25,7 +25,8 @@ def shown(followed: Followed, now: float, width: int, height: int | None) -> Tex
     sentences = [summary(ledger), *_who(followed, driven)]
     if driven and not ledger.all_done:
         finish = Finish(time.monotonic, random.Random(0).random).look(ledger)
-        sentences.append(finish_line(finish, ledger.now, drive.time_of(ledger.now) or datetime.now().astimezone()))
+        wall = (drive.time_of(ledger.now) or datetime.now()).astimezone()
+        sentences.append(finish_line(finish, ledger, wall))
     lines = [] if ledger.all_done else list(drive.lines)
     room = None
     if height is not None:

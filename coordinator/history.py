@@ -48,9 +48,8 @@ class Span:
     end: float
     ending: str = RUNNING
     what: str = ""
-    epochs: tuple[int, int] = (0, 0)  # finished when it first and last told of it
-    commits: int = 0
-    moves_to: tuple[str, int] | None = None  # machine and slot that were kept for the next attempt
+    epochs: tuple[int, int] | None = None  # finished when it first and last told of it
+    moves: bool = False  # a slot elsewhere was kept for the next attempt
 
 
 @dataclass(frozen=True)
@@ -139,20 +138,18 @@ class _Reader:
         match event:
             case Start(task, machine, slot, attempt):
                 self._open[task] = Span(task, attempt, machine, slot, self.now, self.now)
-            case Progressed(progress) if self._runs(progress.task, progress.attempt):
+            case Progressed(progress) if self._runs(progress.task, progress.attempt) and not progress.says_nothing:
                 span = self._open[progress.task]
-                first = span.epochs[0] if span.epochs != (0, 0) else progress.epoch
-                commits = span.commits + (progress.commit is not None)
-                epochs = (first, max(span.epochs[1], progress.epoch))
-                self._open[progress.task] = replace(span, epochs=epochs, commits=commits)
-            case Migrate(task, attempt, machine, slot) if self._runs(task, attempt):
-                self._open[task] = replace(self._open[task], moves_to=(machine, slot))
+                first, last = span.epochs or (progress.epoch, progress.epoch)
+                self._open[progress.task] = replace(span, epochs=(first, max(last, progress.epoch)))
+            case Migrate(task, attempt) if self._runs(task, attempt):
+                self._open[task] = replace(self._open[task], moves=True)
             case Stop(task, attempt, why) if self._runs(task, attempt):
                 self._open[task] = replace(self._open[task], what=why)
             case Kill(task, attempt, why) if self._runs(task, attempt):
                 self._close(task, Failure.HUNG, why)
             case TaskEnded(outcome) if self._runs(outcome.task, outcome.attempt):
-                moved = outcome.failure is Failure.STOPPED and self._open[outcome.task].moves_to is not None
+                moved = outcome.failure is Failure.STOPPED and self._open[outcome.task].moves
                 self._close(outcome.task, MOVED if moved else str(outcome.failure or DONE), outcome.what)
             case GiveUp(task, why):
                 drive.gave_up[task] = why

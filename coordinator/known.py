@@ -73,8 +73,9 @@ class Known:
 def gather(store: Store, run: str, experiment: Experiment, data: RunData) -> Known:
     """Read all that stands of the run's tasks."""
     tasks = data.graph(experiment).tasks
-    read = {name: read_result(store, name) for name in tasks}
-    results = {name: result for name, result in read.items() if result is not None}
+    # What rests on others first: when its result stands theirs stood before, also in a run that goes on meanwhile.
+    read = {name: read_result(store, name) for name in reversed(tasks)}
+    results = {name: result for name in tasks if (result := read[name]) is not None}
     curves = {}
     for name, task in tasks.items():
         text = metrics_csv(store, name, results.get(name)) if isinstance(task, TrainTask) else None

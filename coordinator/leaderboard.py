@@ -34,7 +34,7 @@ from coordinator.variants import recipe_of
 LEADERBOARD_ROWS = 50
 FEW_IMAGES = 500  # below this, the verdict warns that a choice among many is partly luck
 COLUMNS = "members,size,score,score_low,score_high,ms_per_image,memory_mb"
-_WORDS = {"mean_ap": "mAP", "top_class_ap": "top-class mAP", "accuracy": "accuracy", "log_loss": "log loss"}
+METRIC_WORDS = {"mean_ap": "mAP", "top_class_ap": "top-class mAP", "accuracy": "accuracy", "log_loss": "log loss"}
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def verdict(pool: Pool, question: Question, findings: Findings) -> str:
     winner, images = findings.winner, len(pool.labels)
     chosen = "the chosen model" if len(winner.ensemble) == 1 else f"the chosen {len(winner.ensemble)}"
     sentences = [
-        f"Chosen: {_members(pool, winner.ensemble)}, {_WORDS[question.metric]} {winner.score:.4f} "
+        f"Chosen: {_members(pool, winner.ensemble)}, {METRIC_WORDS[question.metric]} {winner.score:.4f} "
         f"(95 % interval {winner.low:.4f} to {winner.high:.4f}) on {images} selection photos, "
         f"the best of {findings.considered}."
     ]

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from coordinator.known import Known, metrics_csv
-from coordinator.report import build_report
+from coordinator.report import VERSIONS, build_report
 from shared_store import layout
 from shared_store.cache import Cache
 from shared_store.snapshot import open_snapshot
@@ -32,7 +32,6 @@ from workers.tasks import BundleTask, PredictTask, SearchTask, TrainTask
 from workers.thumbnail import thumbnail
 
 _BUNDLE_INDEX = "bundle/bundle.json"
-_VERSIONS = ("foldfleet", "torch", "timm", "albumentations", "ray", "numpy")
 _THUMBNAIL_SIDE = 176
 
 
@@ -189,7 +188,7 @@ def result_json(known: Known) -> bytes:
             for variant in experiment.variants()
             if variant.name
         },
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
         "tasks": {task.name: name for name, task in known.tasks.items()},
     }
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -13,6 +13,7 @@ from coordinator.graph import Graph
 from coordinator.machine_lines import duration
 from coordinator.measured import read_measured
 from coordinator.session import Session
+from shared_store.errors import UserError
 from workers.tasks import TrainTask
 
 _PLAYS = 5
@@ -70,7 +71,10 @@ def _finish_text(session: Session, data: RunData, graph: Graph, to_do: Collectio
     basis = known_basis(session, data, graph) if 0 < folds <= _MOST_FOLDS else None
     if basis is None:
         return "told once an epoch is timed; `foldfleet plan --simulate` asks before"
-    found = outlook(question_of(session, graph, basis, plays=_PLAYS))
+    try:
+        found = outlook(question_of(session, graph, basis, plays=_PLAYS))
+    except UserError as error:  # a machine that a fold is meant for may still come
+        return f"not foreseen: {error.what}"
     low, middle, high = map(duration, found.finish)
     stuck = found.bottleneck if len(basis.machines) > 1 else None
     held = f"; bottleneck {stuck.machine}, in the end alone for {duration(stuck.alone)}" if stuck else ""

@@ -71,6 +71,11 @@ def figure(source: str, words: str, *caption: object) -> Html:
     return tag("figure", tag("div", picture, kind="frame"), tag("figcaption", *caption))
 
 
+def key(shape: str, words: object) -> Html:
+    """What a colour or a sign of a chart stands for: an SVG shape of 26 x 8, and words."""
+    return tag("span", Html(f'<svg class="key" viewBox="0 0 26 8">{shape}</svg>'), words, kind="key-name")
+
+
 def section(title: str, *content: object) -> Html:
     return tag("section", tag("h2", title), *content)
 

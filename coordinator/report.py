@@ -12,16 +12,17 @@ from collections.abc import Mapping
 from coordinator.config import to_yaml
 from coordinator.history import History, read_history
 from coordinator.known import Known
-from coordinator.leaderboard import sentences
+from coordinator.leaderboard import METRIC_WORDS, sentences
 from coordinator.page import Html, bullets, folded, page, section, table, tag
 from coordinator.report_data import photos, soft_labels
-from coordinator.report_ensembles import METRICS, ensembles
+from coordinator.report_ensembles import ensembles
 from coordinator.report_fleet import fleet, gave_up
 from coordinator.report_training import training
 from coordinator.report_winner import winner
 from workers.tasks import PredictTask, TrainTask
 
 VERSIONS = ("foldfleet", "torch", "timm", "albumentations", "ray", "numpy")
+"""Packages whose versions a report and a result name."""
 
 
 def build_report(known: Known, thumbnails: Mapping[str, str]) -> str:
@@ -56,7 +57,7 @@ def _tiles(known: Known) -> Html:
         (f"{trained} of {sum(isinstance(task, TrainTask) for task in known.tasks.values())}", "models trained")
     )
     if known.search is not None:
-        best, metric = known.search["winner"], METRICS[known.search["metric"]]
+        best, metric = known.search["winner"], METRIC_WORDS[known.search["metric"]]
         interval = f"{best['score_low']:.3f} to {best['score_high']:.3f}"
         tiles.insert(0, (f"{best['score']:.4f}", f"selection {metric} of the chosen ({interval})"))
     predict = known.only(PredictTask)
@@ -75,7 +76,7 @@ def _test(known: Known) -> Html:
     told = f"{count:,} test photos predicted; nothing was chosen on them."
     scores = {
         words: f"{predict.numbers[f'test_{key}']:.4f}"
-        for key, words in METRICS.items()
+        for key, words in METRIC_WORDS.items()
         if f"test_{key}" in predict.numbers
     }
     shown = [tag("p", f"On the {labelled:,} that are labelled:"), table(list(scores), [list(scores.values())])]

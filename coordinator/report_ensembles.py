@@ -7,9 +7,9 @@ from typing import Any
 
 from coordinator.charts import Choice, frontier, frontier_chart, interval_bar
 from coordinator.known import Known
+from coordinator.leaderboard import METRIC_WORDS
 from coordinator.page import Html, joined, section, table, tag
 
-METRICS = {"mean_ap": "mAP", "top_class_ap": "top-class mAP", "accuracy": "accuracy", "log_loss": "log loss"}
 _TOP_ROWS = 10
 _POINTS, _NAMED = 400, 4
 
@@ -25,7 +25,7 @@ def ensembles(known: Known) -> Html:
     beside = [row for row in search["leaderboard"][_TOP_ROWS:] if tuple(row["ensemble"]) in simpler]
     shown = leaders + beside
     within = (min(row["score_low"] for row in shown), max(row["score_high"] for row in shown))
-    metric = METRICS[search["metric"]]
+    metric = METRIC_WORDS[search["metric"]]
     lower = ", lower is better" if search["lower_is_better"] else ""
     rows = []
     for row in shown:
@@ -71,7 +71,7 @@ def _frontier(search: Mapping[str, Any]) -> Html:
     rest = [choice for choice in choices.values() if choice not in kept]
     room = max(0, _POINTS - len(kept))
     shown = [*kept, *rest[:room]]
-    drawn = frontier_chart(METRICS[search["metric"]], shown, lower)
+    drawn = frontier_chart(METRIC_WORDS[search["metric"]], shown, lower)
     few = f" Of {len(every):,} scored ensembles the {len(shown):,} best and simplest are drawn." if rest[room:] else ""
     bounded = 2 * len(search["ensembles"]) < search["considered"]
     ruled = f" Most of {search['considered']:,} were ruled out by bounds and have no score." if bounded else ""

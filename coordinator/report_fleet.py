@@ -7,7 +7,7 @@ from collections import defaultdict
 from coordinator.history import LOSSES, MOVED, UNHURT, History, Host
 from coordinator.known import Known
 from coordinator.machine_lines import duration
-from coordinator.page import Html, bullets, folded, section, table, tag
+from coordinator.page import Html, bullets, folded, key, section, table, tag
 from coordinator.timeline_chart import timeline
 from workers.tasks import Failure, TrainTask
 
@@ -61,15 +61,11 @@ def _keys(kinds: set[str], lost: bool, failed: bool, moved: bool) -> list[Html]:
     """What the colours and signs of the timeline stand for."""
     words = {"teacher": "teacher", "student": "student", "other": "labels, search, bundle, predictions"}
     bars = {kind: f'<rect class="bar {kind}" width="26" height="8" rx="2"/>' for kind in words if kind in kinds}
-    keys = [_key(bar, words[kind]) for kind, bar in bars.items()]
-    keys += [_key('<path class="cross" d="M9 0l8 8M9 8l8-8"/>', "lost")] if lost else []
-    keys += [_key('<path class="cross failed" d="M9 0l8 8M9 8l8-8"/>', "failed")] if failed else []
-    keys += [_key('<path class="move" d="M0 7C10 7 12 1 22 1"/>', "moved")] if moved else []
+    keys = [key(bar, words[kind]) for kind, bar in bars.items()]
+    keys += [key('<path class="cross" d="M9 0l8 8M9 8l8-8"/>', "lost")] if lost else []
+    keys += [key('<path class="cross failed" d="M9 0l8 8M9 8l8-8"/>', "failed")] if failed else []
+    keys += [key('<path class="move" d="M0 7C10 7 12 1 22 1"/>', "moved")] if moved else []
     return keys
-
-
-def _key(shape: str, words: str) -> Html:
-    return tag("span", Html(f'<svg class="key" viewBox="0 0 26 8">{shape}</svg>'), words, kind="key-name")
 
 
 def _named(known: Known, task: str) -> tuple[str, str]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from coordinator.charts import SMALL_CHART, Line, line_chart
 from coordinator.known import Known
+from coordinator.leaderboard import METRIC_WORDS
 from coordinator.machine_lines import duration
-from coordinator.page import Html, folded, joined, section, table, tag
-from coordinator.report_ensembles import METRICS
+from coordinator.page import Html, folded, joined, key, section, table, tag
 from coordinator.variants import Variant
 from workers.tasks import TrainTask
 
@@ -23,9 +23,7 @@ def training(known: Known) -> Html:
     if not known.curves:
         return Html("")
     keys = [
-        joined(
-            [Html(f'<svg class="key" viewBox="0 0 26 8"><path class="curve {kind}" d="M0 4H26"/></svg>'), f"{kind}s"]
-        )
+        key(f'<path class="curve {kind}" d="M0 4H26"/>', f"{kind}s")
         for kind in _ROUNDS
         if any(_kind(known, name) == kind for name in known.curves)
     ]
@@ -93,11 +91,11 @@ def _belongs(task_name: str, variant: Variant) -> bool:
 
 
 def _folds(known: Known) -> Html:
-    head = ["model", "folds held out", "epochs", "kept", *METRICS.values(), "took"]
+    head = ["model", "folds held out", "epochs", "kept", *METRIC_WORDS.values(), "took"]
     rows = []
     for _, task, result in known.done(TrainTask):
         numbers = result.numbers
-        scores = [f"{numbers[key]:.4f}" for key in METRICS]
+        scores = [f"{numbers[name]:.4f}" for name in METRIC_WORDS]
         folds = ", ".join(map(str, task.held_out))
         took = tag("span", duration(numbers["seconds"]), kind="whole")
         rows.append([task.name, folds, int(numbers["epochs"]), int(numbers["kept_epoch"]), *scores, took])
@@ -112,8 +110,8 @@ def _spread(known: Known) -> Html:
     rows = []
     for kind in _ROUNDS:
         reached = [result.numbers for _, task, result in known.done(TrainTask) if task.name.startswith(f"{kind}/")]
-        for key, words in METRICS.items() if reached else ():
-            values = [numbers[key] for numbers in reached]
+        for name, words in METRIC_WORDS.items() if reached else ():
+            values = [numbers[name] for numbers in reached]
             spread = [f"{value:.4f}" for value in (statistics.fmean(values), min(values), max(values))]
             rows.append([f"{kind}s", words, len(values), *spread])
     return table(["", "metric", "models", "mean", "lowest", "highest"], rows)

@@ -8,7 +8,7 @@ import numpy as np
 
 from coordinator.judged import Judged
 from coordinator.known import Known
-from coordinator.page import Html, figure, joined, section, table, tag
+from coordinator.page import Html, figure, joined, key, section, table, tag
 from coordinator.quality import calibration, confusion, precision_by_recall, worst_mistakes
 from coordinator.quality_charts import calibration_chart, confusion_chart, precision_chart
 from workers.metrics import Floats, average_precisions
@@ -62,8 +62,7 @@ def _curves(judged: Judged, aps: Floats) -> Html:
         kept = np.unique(np.linspace(0, len(recall) - 1, min(len(recall), _POINTS)).round().astype(int))
         name = f"{judged.classes[place]}: AP {aps[place]:.3f}"
         curves.append((name, recall[kept].tolist(), precision[kept].tolist()))
-        swatch = Html(f'<svg class="key" viewBox="0 0 26 8"><path class="curve class{number}" d="M0 4H26"/></svg>')
-        keys.append(tag("span", swatch, judged.classes[place], kind="key-name"))
+        keys.append(key(f'<path class="curve class{number}" d="M0 4H26"/>', judged.classes[place]))
     few = f"the {len(shown)} classes of lowest AP out of {len(there)}: " if len(shown) < len(there) else ""
     return joined([precision_chart(curves), tag("p", few, *keys, kind="soft small keys")])
 

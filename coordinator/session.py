@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from coordinator.committing import commits_alone, find_committer
-from coordinator.config import Experiment, parse, to_yaml
+from coordinator.config import Experiment, flat, parse, to_yaml
 from coordinator.endings import check_ending
 from coordinator.footprints import reckon
 from coordinator.generation import Hold, Watch, driving
@@ -163,7 +163,7 @@ class Session:
         return known_machines(read_measured(Path.home()), recipes)
 
     def _tell_changes(self, before: Experiment) -> None:
-        old, new = _flat(before.model_dump(mode="json")), _flat(self.experiment.model_dump(mode="json"))
+        old, new = flat(before.model_dump(mode="json")), flat(self.experiment.model_dump(mode="json"))
         differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         changed = [key for key in differ if key.split(".")[0] not in ("fleet", "store")]
         for key in changed:
@@ -225,13 +225,3 @@ def read_config(config: str) -> str:
 def _stopwatch() -> Callable[[], float]:
     began = time.monotonic()
     return lambda: time.monotonic() - began
-
-
-def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

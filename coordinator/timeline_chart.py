@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from coordinator.axes import Scale, drawing, shortened, text, time_ticks, tip
-from coordinator.history import DONE, LOSSES, UNHURT, History, Span
+from coordinator.history import DONE, LOSSES, MOVED, UNHURT, History, Span
 from coordinator.machine_lines import duration
 from coordinator.page import Html, escaped
 
@@ -125,7 +125,7 @@ def _moves(spans: Sequence[Span], lanes: _Lanes, across: Scale) -> list[str]:
     following_of = dict[str, Span]()
     for span in reversed(spans):
         following, following_of[span.task] = following_of.get(span.task), span
-        if span.moves_to is None or following is None:
+        if span.ending != MOVED or following is None:
             continue
         x, y = across(span.end), lanes.places[span.machine, span.slot] + middle
         to_x, to_y = across(following.begin), lanes.places[following.machine, following.slot] + middle
@@ -138,8 +138,8 @@ def _moves(spans: Sequence[Span], lanes: _Lanes, across: Scale) -> list[str]:
 
 
 def _story(span: Span) -> str:
-    first, last = span.epochs
-    epochs = f", epochs {first} to {last}" if last else ""
+    first, last = span.epochs or (0, 0)
+    epochs = f", epochs {first + 1} to {last}" if last > first else ""
     ended = span.ending + (f" ({span.what})" if span.what and span.ending != DONE else "")
     return f"{duration(span.begin)} to {duration(span.end)}{epochs}, {ended}"
 

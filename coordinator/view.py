@@ -85,7 +85,7 @@ class View:
 
     def screen(self, ledger: Ledger) -> Text:
         """What stands below the lines, within the terminal's width and height."""
-        finish = finish_line(self._finish.look(ledger), ledger.now, self._wall())
+        finish = finish_line(self._finish.look(ledger), ledger, self._wall())
         width, height = self.console.size
         room = height - min(_LINES_ABOVE, height // 5)
         return drawn(self._watched.screen(ledger, [summary(ledger), finish], room), width)
@@ -99,12 +99,14 @@ class View:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def finish_line(finish: Interval | None, now: float, wall: datetime) -> str:
-    """`expected finish 16:40, between 15:55 and 17:30: in 2 h 10 min`. Seconds on the clock of `now`."""
+def finish_line(finish: Interval | None, ledger: Ledger, wall: datetime) -> str:
+    """`expected finish 16:40, between 15:55 and 17:30: in 2 h 10 min`. `wall`: the time of day of the ledger's now."""
     if finish is None:
-        return "expected finish: known once an epoch is timed"
-    low, middle, high = (_of_day(wall + timedelta(seconds=max(0.0, at - now)), wall) for at in finish)
-    return f"expected finish {middle}, between {low} and {high}: in {duration(max(0.0, finish.middle - now))}"
+        why = "known once a machine is here for all" if ledger.estimates.timed else "known once an epoch is timed"
+        return f"expected finish: {why}"
+    left = [max(0.0, at - ledger.now) for at in finish]
+    low, middle, high = (_of_day(wall + timedelta(seconds=seconds), wall) for seconds in left)
+    return f"expected finish {middle}, between {low} and {high}: in {duration(left[1])}"
 
 
 def _of_day(at: datetime, today: datetime) -> str:

@@ -10,17 +10,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coordinator.display import CHROME, FOLDS, Display, Row, Rows, Stage, bar
+from coordinator.display import CHROME, FOLDS, Display, Row, Rows, bar
 from coordinator.entries import Attempt, Entry, State
 from coordinator.events import Event, MachineCut, MachineJoined, MachineLeft, Progressed, Start
 from coordinator.ledger import Ledger
 from coordinator.machine_lines import duration, share_of_best
 from coordinator.slots import Host
+from coordinator.tally import Tally, tally
 from workers.tasks import Progress, TrainTask
 
 _SILENT_SECONDS = 90.0  # a fold that works is heard of every few seconds
 _DRIVER_KINDS = ("search",)
-_URGENT = (State.FAILED, State.ENDED)
+_FEWEST_ROWS = 2  # a terminal without room for a machine and a fold has no tables
 _STYLES = {State.RUNNING: "", State.FAILED: "red", State.ENDED: "yellow"}
 
 
@@ -87,12 +88,15 @@ class Watched:
         self.newest[progress.task] = progress
         if progress.mean_ap is not None and (known is None or known.epoch != progress.epoch):
             best = self.best.get(progress.task)
-            if best is None or progress.mean_ap > best.mean_ap:
+            is_best = progress.best_epoch in (None, progress.epoch)  # a fold that goes on had others before
+            if is_best and (best is None or progress.mean_ap > best.mean_ap):
                 self.best[progress.task] = Score(progress.mean_ap, progress.epoch)
 
     def screen(self, ledger: Ledger, sentences: Sequence[str], lines: int | None = None) -> Display:
         """The rows for a screen of so many lines; None: all of them."""
-        room = None if lines is None else max(2, lines - CHROME - len(sentences) - 2)
+        room = None if lines is None else lines - CHROME - len(sentences) - 2
+        if room is not None and room < _FEWEST_ROWS:
+            return Display(Rows(()), Rows(()), self._tally(ledger).stages, self._done(ledger), sentences)
         machines = len(ledger.slots.hosts) + len(self.lost)
         for_machines = None if room is None else min(machines, max(1, room // 3, room - len(ledger.entries)))
         shown = self._machines(ledger, for_machines)
@@ -180,7 +184,7 @@ class Watched:
     def _fold(self, name: str, ledger: Ledger) -> Row:
         entry, attempt = ledger.entries[name], ledger.running.get(name)
         progress = self.newest.get(name) or entry.progress
-        best = self.best.get(name)
+        best, best_epoch = self.best.get(name), None if progress is None else progress.best_epoch
         state, style = self._fold_state(name, entry, attempt, ledger)
         cells = [entry.task.name, state, "" if attempt is None else attempt.machine]
         if progress is None or not progress.epochs:
@@ -191,7 +195,7 @@ class Watched:
             bar(self._share(name, entry), 8),
             "" if progress.loss is None else f"{progress.loss:.3f}",
             "" if progress.mean_ap is None else f"{progress.mean_ap:.3f}",
-            "" if best is None else f"{best.mean_ap:.3f} @{best.epoch}",
+            f"{best.mean_ap:.3f} @{best.epoch}" if best is not None else f"@{best_epoch}" if best_epoch else "",
             "" if left is None else duration(left),
         ]
         return Row(tuple(cells), style)
@@ -208,34 +212,6 @@ class Watched:
             target = ledger.slots.targets.get(name)
             return ("stopping" if target is None else f"to {target[0]}"), "cyan"
         return "running", ""
-
-
-@dataclass(frozen=True)
-class Tally:
-    """All tasks by what is shown of them."""
-
-    stages: tuple[Stage, ...]
-    urgent: tuple[str, ...]  # failed, or waiting to be tried again
-    others: tuple[str, ...]  # folds that neither run nor are urgent
-    folds: int
-    folds_done: int
-
-
-def tally(ledger: Ledger) -> Tally:
-    """Count the ledger's tasks by stage and state, in the order of the graph."""
-    found: dict[str, list[int]] = {}
-    for entry in ledger.entries.values():
-        counts = found.setdefault(entry.task.name.partition("/")[0], [0, 0])
-        counts[0] += entry.state is State.DONE
-        counts[1] += 1
-    folds = {name: entry.state for name, entry in ledger.entries.items() if isinstance(entry.task, TrainTask)}
-    return Tally(
-        tuple(Stage(name, done, count) for name, (done, count) in found.items()),
-        tuple(name for name, entry in ledger.entries.items() if entry.state in _URGENT),
-        tuple(name for name, state in folds.items() if state not in (State.RUNNING, *_URGENT)),
-        len(folds),
-        sum(state is State.DONE for state in folds.values()),
-    )
 
 
 def _words(state: State) -> str:

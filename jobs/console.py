@@ -5,6 +5,7 @@ Exit codes: 0 all is well, 1 a run failed, 2 something the person can mend, 130 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -18,6 +19,9 @@ from shared_store.errors import RunFailedError, StoppedError, UserError
 def command(name: str, act: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
     """Run one command's `act` and turn its ending into words and an exit code."""
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a class's name that the terminal cannot write ends no run
+            stream.reconfigure(errors="replace")
     try:
         act([argument for argument in arguments if argument != "--debug"])
     except (UserError, RunFailedError) as error:

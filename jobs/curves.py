@@ -17,15 +17,13 @@ from pathlib import Path
 from shlex import quote
 from typing import Literal
 
-import tyro
-
 from coordinator.curve_exports import to_mlflow, to_tensorboard, to_wandb
 from coordinator.curves import fold_curves
 from coordinator.data import recorded_data
 from coordinator.known import gather
 from coordinator.session import Session
 from jobs.console import done
-from jobs.run_command import run_command
+from jobs.run_command import own_flags, run_command
 from shared_store.errors import UserError
 
 
@@ -36,9 +34,7 @@ class _Asked:
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked, rest = _Asked(), list(arguments)
-    if "-h" not in arguments and "--help" not in arguments:
-        asked, rest = tyro.cli(_Asked, prog="foldfleet curves", args=rest, return_unknown_args=True)
+    asked, rest = own_flags(_Asked, "curves", arguments)
     return run_command("curves", __doc__, partial(_curves, asked), rest)
 
 

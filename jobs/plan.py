@@ -13,8 +13,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tyro
-
 from coordinator.data import describe, findings, prepare_data
 from coordinator.footprints import reckon
 from coordinator.forecast import forecast
@@ -26,7 +24,7 @@ from coordinator.session import Session
 from coordinator.stages import missing
 from coordinator.variants import recipe_lines
 from jobs.console import done
-from jobs.run_command import run_command
+from jobs.run_command import own_flags, run_command
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,7 @@ class _Simulated:
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked, rest = _Simulated(), list(arguments)
-    if "-h" not in arguments and "--help" not in arguments:
-        asked, rest = tyro.cli(_Simulated, prog="foldfleet plan", args=rest, return_unknown_args=True)
+    asked, rest = own_flags(_Simulated, "plan", arguments)
     return run_command("plan", __doc__, lambda session: _plan(session, asked, rest), rest)
 
 

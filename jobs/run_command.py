@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import tyro
 from rich.table import Table
 
 from coordinator.known import Known
@@ -13,10 +15,12 @@ from coordinator.session import Session
 from coordinator.variants import recipe_of
 from jobs.arguments import parse_arguments
 from jobs.console import command, terminal
+from shared_store import layout
 from shared_store.errors import UserError
 from workers.tasks import SearchTask, TrainTask
 
 Story = Callable[[Session], None]
+Flags = TypeVar("Flags")
 
 
 def run_command(name: str, text: str | None, story: Story, arguments: Sequence[str]) -> int:
@@ -27,6 +31,14 @@ def run_command(name: str, text: str | None, story: Story, arguments: Sequence[s
         story(Session.open(parsed.run, parsed.config, parsed.overrides, terminal(), parsed.take_over))
 
     return command(name, act, arguments)
+
+
+def own_flags(kind: type[Flags], name: str, arguments: Sequence[str]) -> tuple[Flags, list[str]]:
+    """What a command alone is asked, and the arguments that all of them share; those tell of --help too."""
+    if {"-h", "--help"} & set(arguments):
+        return kind(), list(arguments)
+    asked, rest = tyro.cli(kind, prog=f"foldfleet {name}", args=list(arguments), return_unknown_args=True)
+    return asked, rest
 
 
 def again(session: Session, name: str) -> str:
@@ -73,5 +85,5 @@ def show_leaderboard(session: Session, known: Known) -> None:
 def show_files(session: Session, *files: str) -> None:
     """Where the run left what people look for."""
     for file in files:
-        if session.store.read(f"runs/{session.run}/{file}") is not None:
+        if session.store.exists(layout.run_file(session.run, file)):
             session.say(f"  {session.path(file)}")

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import tyro
 from rich.live import Live
 
 from coordinator.data import recorded_data
 from coordinator.followed import Followed
 from coordinator.followed_view import shown
+from coordinator.generation import Watch
 from coordinator.placing import rules_of
 from coordinator.session import Session
 from coordinator.view import summary
 from jobs.console import done
-from jobs.run_command import again, run_command
+from jobs.run_command import again, own_flags, run_command
 
 _WATCH_SECONDS, _REST = 3.0, 5  # between two looks; how many times as long as a look takes
 
@@ -32,9 +32,7 @@ class _Watch:
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked, rest = _Watch(), list(arguments)
-    if "-h" not in arguments and "--help" not in arguments:
-        asked, rest = tyro.cli(_Watch, prog="foldfleet status", args=rest, return_unknown_args=True)
+    asked, rest = own_flags(_Watch, "status", arguments)
     return run_command("status", __doc__, lambda session: _status(session, asked.watch), rest)
 
 
@@ -44,6 +42,8 @@ def _status(session: Session, watch: bool) -> None:
     followed.look(time.monotonic())
     if watch:
         _watched(followed, session)
+    elif not followed.drive.ledger.all_done:
+        followed.find_driver(Watch(session.say))
     session.console.print(shown(followed, time.monotonic(), session.console.width, None))
     next_step = str(session.path("report.html"))
     if not followed.drive.ledger.all_done:

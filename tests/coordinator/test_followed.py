@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from fake_fleet import FakeFleet, small_graph
 from far import FarBackend
 
 from coordinator.config import FleetSection
 from coordinator.drive import drive
-from coordinator.events import Event, MachineCut, MachineJoined, Progressed, RunBegan, Start, Tick
+from coordinator.events import (
+    Event,
+    MachineCut,
+    MachineJoined,
+    Progressed,
+    ResultFound,
+    RunBegan,
+    Start,
+    TaskEnded,
+    Tick,
+)
 from coordinator.followed import Followed
 from coordinator.followed_view import shown
-from coordinator.generation import ENDED, PATIENCE_SECONDS, Chain, this_process
+from coordinator.generation import ENDED, PATIENCE_SECONDS, Chain, Watch, this_process
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger, State
 from coordinator.placing import rules_of
 from coordinator.retry import Rules
 from coordinator.run_files import with_run_files_here
+from coordinator.scenario import WORK
 from shared_store import layout
 from shared_store.commits import put_commit, put_result
+from shared_store.errors import UserError
 from shared_store.records import Commit, Result
 from shared_store.store import Store
-from workers.tasks import Progress, Task, spec_hash
+from workers.tasks import Outcome, Progress, Task, spec_hash
 
 GRAPH = small_graph()
 ONE, TWO, THREE = GRAPH.named("teacher/")
@@ -79,6 +94,36 @@ def test_the_store_decides_what_is_done_and_how_far_the_rest_is(store: Store) ->
     assert any(line.split()[:6] == ["teacher/fold1", "waits", "to", "go", "on", "2/3"] for line in lines)
 
 
+def test_a_result_that_stands_before_the_journal_tells_of_it_is_told_once(store: Store) -> None:
+    note(store, *BEGUN[:4])
+    finish(store, GRAPH.tasks[ONE], ONE)
+    finish(store, GRAPH.tasks[TWO], TWO)
+    run = followed(store)
+    run.look(0.0)
+    note(
+        store,
+        ResultFound(ONE),
+        Start(TWO, "desk", 0, 1),
+        Progressed(Progress(TWO, 1, 3, 3)),
+        TaskEnded(Outcome(TWO, 1)),
+    )
+    note(store, Start(THREE, "desk", 0, 1))
+    run.look(1.0)
+    entries = run.drive.ledger.entries
+    assert [entries[task].state for task in (ONE, TWO, THREE)] == [State.DONE, State.DONE, State.RUNNING]
+    run.drive.ledger.validate()
+
+
+def test_a_journal_of_another_version_is_told_as_such(store: Store) -> None:
+    note(store, *BEGUN)
+    path = store.backend.local_path(layout.run_file("demo", "events.jsonl"))
+    assert path is not None
+    with path.open("a") as file:
+        file.write('{"at": 1.0, "event": "Teleported", "machine": "desk"}\n')
+    with pytest.raises(UserError, match="journal is not understood"):
+        followed(store).look(0.0)
+
+
 def test_a_new_command_begins_anew_and_one_of_other_tasks_is_told_as_such(store: Store) -> None:
     note(store, *BEGUN, Tick(90.0), RunBegan(tuple(GRAPH.tasks)))
     run = followed(store)
@@ -107,6 +152,41 @@ def test_who_drives_is_known_by_the_beat(store: Store) -> None:
     assert not run.is_driven(PATIENCE_SECONDS + 3)
 
 
+def test_of_a_killed_driver_one_look_says_so_once_its_beat_was_watched(store: Store) -> None:
+    note(store, *BEGUN)
+    chain, me = Chain(store, layout.coordinators("demo")), this_process("demo")
+    chain.put(me)
+    chain.show(me, b"1")
+    run, now = followed(store), [0.0]
+    run.look(0.0)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    run.find_driver(Watch(lambda words: None, lambda: now[0], sleep))
+    assert not run.is_driven(now[0]) and "nobody drives it" in shown(run, now[0], 100, None).plain
+
+
+def test_the_finish_is_told_on_the_clock_of_who_looks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain, me = Chain(store, layout.coordinators("demo")), this_process("demo")
+    chain.put(me)
+    others = (MachineJoined("driver", 1, ("search",)), MachineJoined("all", 1, WORK))
+    note(store, *BEGUN, *others, Tick(60.0), Progressed(Progress(TWO, 1, 2, 3, 20, 30, 0.5, 0.8, commit=2)))
+    told = []
+    try:
+        for zone in ("UTC", "Asia/Tokyo"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            run = followed(store)
+            run.look(0.0)
+            told.append(shown(run, 0.0, 100, None).plain)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "expected finish 12:0" in told[0] and "as of Wed 12:01" in told[0]
+    assert "expected finish 21:0" in told[1] and "as of Wed 21:01" in told[1]
+
+
 def test_from_another_machine_the_journal_is_read_from_where_it_was_read_to(store: Store, tmp_path: Path) -> None:
     far = FarBackend(tmp_path / "far")
     elsewhere = with_run_files_here(Store(far), tmp_path / "near")
@@ -120,6 +200,27 @@ def test_from_another_machine_the_journal_is_read_from_where_it_was_read_to(stor
     assert set(run.drive.ledger.running) == {ONE, TWO}
     note(store, Tick(60.0), MachineCut("attic"))
     Store(far).publish(key, path.read_bytes())
+    run.look(2.0)
+    assert set(run.drive.ledger.running) == {ONE}
+
+
+def test_where_another_machine_drives_now_this_ones_old_copy_is_not_believed(store: Store, tmp_path: Path) -> None:
+    far, key = FarBackend(tmp_path / "far"), layout.run_file("demo", "events.jsonl")
+    elsewhere = with_run_files_here(Store(far), tmp_path / "near")
+    near, path = elsewhere.backend.local_path(key), store.backend.local_path(key)
+    assert near is not None and path is not None
+    note(store, *BEGUN)
+    near.parent.mkdir(parents=True)
+    near.write_bytes(path.read_bytes())  # this machine drove, and wrote what nobody else came to see
+    chain = Chain(elsewhere, layout.coordinators("demo"))
+    chain.put(this_process("demo"))
+    run = followed(elsewhere)
+    run.look(0.0)
+    assert set(run.drive.ledger.running) == {ONE, TWO}
+    path.unlink()
+    note(store, *BEGUN[:5])
+    Store(far).publish(key, path.read_bytes())
+    chain.put(replace(this_process("demo"), generation=2, host="another"))
     run.look(2.0)
     assert set(run.drive.ledger.running) == {ONE}
 

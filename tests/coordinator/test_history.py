@@ -36,14 +36,16 @@ def _told(history: History) -> list[tuple[str, str, float, float, str]]:
 def test_an_attempt_is_a_span_on_its_machine() -> None:
     history = _history(
         (5.0, Start("a", "desk", 1, 1)),
-        (9.0, Progressed(Progress("a", 1, epoch=3, commit=1))),
-        (12.0, Progressed(Progress("a", 1, epoch=7))),
+        (6.0, Progressed(Progress("a", 1))),  # a sign of life alone
+        (9.0, Progressed(Progress("a", 1, epoch=3, epochs=9, commit=1))),
+        (12.0, Progressed(Progress("a", 1, epoch=7, epochs=9))),
         (20.0, TaskEnded(Outcome("a", 1))),
         (20.0, Finish("all done")),
     )
     (span,) = history.spans
     assert _told(history) == [("a", "desk", 5.0, 20.0, DONE)]
-    assert (span.slot, span.epochs, span.commits) == (1, (3, 7), 1)
+    assert (span.slot, span.epochs) == (1, (3, 7))
+    assert "epochs 4 to 7, done" in timeline(history, lambda task: (task, "teacher"))
     assert history.drives[0].finished == "all done"
 
 
@@ -55,8 +57,18 @@ def test_a_fold_that_moves_is_no_loss_and_goes_on_elsewhere() -> None:
         (6.0, Start("a", "desk", 0, 2)),
     )
     assert [(end, machine) for _, machine, _, _, end in _told(history)] == [(MOVED, "attic"), (RUNNING, "desk")]
-    assert history.spans[0].moves_to == ("desk", 0)
     assert timeline(history, lambda task: (task, "teacher")).count('class="move"') == 1
+
+
+def test_a_fold_that_was_lost_before_it_could_move_has_not_moved() -> None:
+    history = _history(
+        (1.0, Start("a", "attic", 0, 1)),
+        (5.0, Migrate("a", 1, "desk", 0)),
+        (6.0, MachineCut("attic", "no heartbeat")),
+        (7.0, Start("a", "desk", 0, 2)),
+    )
+    assert history.spans[0].ending == Failure.LOST
+    assert 'class="move"' not in timeline(history, lambda task: (task, "teacher"))
 
 
 def test_what_ran_on_a_machine_ends_with_it() -> None:

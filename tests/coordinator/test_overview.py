@@ -12,15 +12,17 @@ from rich.console import Console
 from coordinator.config import Experiment, FleetSection
 from coordinator.drive import drive
 from coordinator.endings import check_ending
+from coordinator.events import Event, MachineCut, MachineJoined, Progressed, RunBegan, Start, Tick
 from coordinator.generation import Chain, Hold, this_process
 from coordinator.journal import Journal
 from coordinator.overview import overview, photos_text, work_text
+from coordinator.scenario import WORK
 from coordinator.session import Session
 from shared_store import layout
 from shared_store.cache import Cache
 from shared_store.errors import RunFailedError
 from shared_store.store import Store
-from workers.tasks import Failure, LabelTask, Task, TrainTask
+from workers.tasks import Failure, LabelTask, Progress, Task, TrainTask
 
 
 def test_a_run_says_beforehand_what_it_has_what_is_done_and_where_things_go(store: Store, cache: Cache) -> None:
@@ -34,6 +36,28 @@ def test_a_run_says_beforehand_what_it_has_what_is_done_and_where_things_go(stor
     assert "`foldfleet plan --simulate`" in lines[3]  # nothing was measured, and nothing is tried for this
     assert lines[-1].endswith("runs/demo") and len(lines) <= 10
     assert work_text(graph, list(graph.tasks)).startswith(f"{len(graph.tasks)} tasks: 2 teacher")
+
+
+def test_a_fold_whose_machine_is_not_here_is_told_and_refuses_nothing(store: Store, cache: Cache) -> None:
+    made = finished_run(store, cache, ())
+    graph = made.data.graph(made.experiment)
+    path = store.backend.local_path(layout.run_file("demo", "events.jsonl"))
+    assert path is not None
+    one, two = graph.named("teacher/")
+    told: list[Event] = [RunBegan(tuple(graph.tasks)), *(MachineJoined(name, 1, WORK) for name in ("attic", "desk"))]
+    told += [Start(one, "attic", 0, 1), Start(two, "desk", 0, 1)]
+    told += [Progressed(Progress(two, 1, 0, 3, 0, 30)), Tick(10.0), Progressed(Progress(two, 1, 1, 3, 10, 30))]
+    told += [Tick(20.0), Progressed(Progress(two, 1, 2, 3, 20, 30)), MachineCut("attic")]
+    with Journal(path) as journal:
+        at = 0.0
+        for event in told:
+            at = event.at if isinstance(event, Tick) else at
+            journal.write(at, event)
+    placed = made.experiment.model_copy(update={"fleet": FleetSection(address="head:6379", pin={"fold0": "attic"})})
+    session = Session("demo", store, placed, Console(quiet=True), new_recipe=False)
+    lines = overview(session, made.data, graph, list(graph.tasks))
+    (finish,) = [line for line in lines if line.startswith("finish:")]
+    assert "not foreseen" in finish and "attic" in finish
 
 
 def test_what_failed_comes_with_its_machine_its_log_and_the_command_for_its_story(store: Store, tmp_path: Path) -> None:

@@ -186,6 +186,34 @@ def troubled(view: View, folds: int = 10) -> Ledger:
     return ledger
 
 
+@pytest.mark.parametrize(("width", "height"), [(60, 16), (80, 10), (80, 5), (48, 30)])
+def test_a_small_terminal_keeps_the_summary_and_the_finish(width: int, height: int) -> None:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True)
+    view = View(console)
+    lines = view.screen(troubled(view, folds=80)).plain.splitlines()
+    assert max(map(len, lines)) <= width and len(lines) <= height
+    assert "tasks done" in lines[-2] and lines[-1].startswith("expected finish")
+
+
+def test_the_best_epoch_of_a_fold_that_goes_on_is_not_its_newest() -> None:
+    view = View(Console(file=io.StringIO(), width=140, height=60, force_terminal=True))
+    graph = build(Experiment(), Photos("snapshot", "0" * 64), ("no", "yes"), None)
+    task, ledger = graph.named("teacher/")[0], Ledger(graph)
+    for event in (
+        MachineJoined("desk", 1, ("train",)),
+        Start(task, "desk", 0, 1),
+        Progressed(Progress(task, 1, 20, 35, 200, 350, 0.4, 0.88, best_epoch=15)),
+    ):
+        ledger.apply(event)
+        view(event, ledger)
+    (line,) = [line for line in view.screen(ledger).plain.splitlines() if "20/35" in line]
+    assert line.split()[-1] == "@15"
+    better = Progressed(Progress(task, 1, 21, 35, 210, 350, 0.4, 0.93, best_epoch=21))
+    ledger.apply(better)
+    view(better, ledger)
+    assert "0.930 @21" in view.screen(ledger).plain
+
+
 @pytest.mark.parametrize(("width", "height"), [(100, 40), (80, 24), (80, 16)])
 def test_the_screen_stays_within_the_terminal_whatever_there_is_to_show(width: int, height: int) -> None:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True)
@@ -213,8 +241,16 @@ def test_lost_and_late_machines_are_on_the_screen_and_in_words_above() -> None:
 
 
 def test_the_expected_finish_is_told_as_a_time_of_day_once_an_epoch_was_timed() -> None:
-    assert finish_line(None, 0.0, datetime(2026, 3, 4, 12, 0)).endswith("once an epoch is timed")
-    line = finish_line(Interval(4000.0, 8200.0, 44200.0), 1000.0, datetime(2026, 3, 4, 12, 0))
+    graph = build(Experiment(), Photos("snapshot", "0" * 64), ("no", "yes"), None)
+    task, ledger, noon = graph.named("teacher/")[0], Ledger(graph), datetime(2026, 3, 4, 12, 0)
+    assert finish_line(None, ledger, noon).endswith("once an epoch is timed")
+    for event in (MachineJoined("desk", 1, ("train",)), Start(task, "desk", 0, 1)):
+        ledger.apply(event)
+    for epoch in range(3):
+        ledger.apply(Tick(500.0 * epoch))
+        ledger.apply(Progressed(Progress(task, 1, epoch, 12)))
+    assert finish_line(None, ledger, noon).endswith("once a machine is here for all")
+    line = finish_line(Interval(4000.0, 8200.0, 44200.0), ledger, noon)
     assert line == "expected finish 14:00, between 12:50 and Thu 05 Mar 00:00: in 2 h 00 min"
 
 
