@@ -8,7 +8,6 @@ is next hired.
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from workers.slot import Slot
 from workers.tasks import Probed
 
 PROBE_SECONDS = 90.0  # for a new actor, whose first task loads torch
-_ANSWER_SECONDS = 10.0  # for a value that Ray says is there
+ANSWER_SECONDS = 10.0  # for a value that Ray says is there
 _ONE_TASK_AND_ONE_CALL = 2  # threads: reports and stops come while a task runs
 
 
@@ -83,7 +82,6 @@ class Actors:
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as Ray and the driver count cards; CUDA by itself does not
         }
         options = {
-            "name": f"slot{slot}@{machine.name} {secrets.token_hex(4)}",  # unique: another run may be on these machines
             "num_cpus": 0,
             "num_gpus": machine.gpus,
             "max_restarts": 0,
@@ -102,7 +100,8 @@ class Actors:
             self._store.upload_share,
             60 * self._settings.orphan_minutes,
         )
-        return ray.remote(Slot).options(**options).remote(place)
+        # Without a name in Ray's books, which is asked of the head and waited for: it may be away.
+        return ray.remote(Slot).options(**options).remote(place, name=f"slot{slot}@{machine.name}")
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def first_line(error: RayError) -> str:
 
 def _answered(answer: Any) -> Probed:
     try:
-        probed: Probed = ray.get(answer, timeout=_ANSWER_SECONDS)
+        probed: Probed = ray.get(answer, timeout=ANSWER_SECONDS)
     except RayError as error:
         return Probed(False, first_line(error))
     return probed

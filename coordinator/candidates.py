@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from coordinator.entries import Attempt
 from coordinator.fit import Fit, fit, rather_not
@@ -160,11 +161,23 @@ def _extremes(ledger: Ledger) -> Extremes:
     return known
 
 
-def better_swap(ledger: Ledger, task: str, least_epochs: float, least_moves: float) -> tuple[str, str] | None:
+def gains(ledger: Ledger, task: str, machine: str, moves: float) -> bool:
+    """Whether a running `task` would end sooner on `machine`, by more than so many moves, after its own."""
+    estimates, move = ledger.estimates, ledger.estimates.move_seconds(machine)
+    here = estimates.epoch_seconds(task, ledger.running[task].machine).middle
+    there = estimates.epoch_seconds(task, machine).middle
+    return estimates.remaining_epochs(task).middle * (here - there) - move > moves * move
+
+
+def better_swap(
+    ledger: Ledger, task: str, least_epochs: float, least_moves: float, own_moves: float
+) -> tuple[str, str] | None:
     """(the task on the faster machine, the one on the slower) that `task` should change places with, or None.
 
     The one on the slower machine must have so much more before it, counted in its epochs and in moves, as seconds on
-    the faster machine. Of several the one with the most to gain: levels apart times speeds apart.
+    the faster machine, and gain `own_moves` itself. Who moved lately stays at least as long as that, and longer each
+    time: an odd epoch must not send two folds to and fro. Of several the one with the most to gain: levels apart times
+    speeds apart.
     """
     estimates, attempt, best = ledger.estimates, settled(ledger, task), None
     if attempt is None:
@@ -182,9 +195,18 @@ def better_swap(ledger: Ledger, task: str, least_epochs: float, least_moves: flo
         least = least_epochs * estimates.epoch_seconds(slow, to.machine).middle
         least += least_moves * max(estimates.move_seconds(to.machine), estimates.move_seconds(origin.machine))
         gain = estimates.seconds(abs(estimates.level(other) - level), to.machine)
-        if gain > least and _fit_each_other(ledger, slow, to, fast, origin):
+        if gain <= least or not gains(ledger, slow, to.machine, own_moves):
+            continue
+        stayed = all(_stayed(ledger, name, least) for name in (slow, fast))
+        if stayed and _fit_each_other(ledger, slow, to, fast, origin):
             best = (apart, fast, slow)
     return None if best is None else best[1:]
+
+
+def _stayed(ledger: Ledger, task: str, seconds: float) -> bool:
+    """Whether a fold has been where it is for `seconds` times the moves in a row that brought it there."""
+    moves = sum(1 for _ in takewhile(lambda attempt: attempt.moved, reversed(ledger.entries[task].attempts)))
+    return ledger.now - ledger.running[task].started >= moves * seconds
 
 
 def _fit_each_other(ledger: Ledger, slow: str, to: Attempt, fast: str, origin: Attempt) -> bool:

@@ -40,13 +40,18 @@ class Attempt:
     slot: int
     number: int
     started: float
-    told_to_stop: bool = False
-    heard: float = 0.0  # when it last gave a sign of life
+    heard: float  # when it last gave a sign of life
     micro_batch: int | None = None
     memory_gb: float | None = None
     commit: int | None = None
+    moved: bool = False  # it began in a slot that was kept for it
+    told_at: float | None = None  # when it was told to leave
     outcome: Outcome | None = None
     ended: float = 0.0
+
+    @property
+    def told_to_stop(self) -> bool:
+        return self.told_at is not None
 
 
 @dataclass

@@ -32,6 +32,7 @@ class _Watched:
 
     machine: str
     started: float
+    left: float  # when it was asked to leave where it was before; else when it started
     position: float | None = None
     at: float = 0.0
 
@@ -79,9 +80,9 @@ class Estimates:
         if speed is not None and speed > 0:
             self.speeds.probed(machine, speed)
 
-    def started(self, task: str, machine: str, at: float) -> None:
-        """An attempt begins at `at` seconds."""
-        self._watched[task] = _Watched(machine, at)
+    def started(self, task: str, machine: str, at: float, asked: float | None = None) -> None:
+        """An attempt begins at `at` seconds; `asked`: when the one before was asked to leave for this place."""
+        self._watched[task] = _Watched(machine, at, left=at if asked is None else asked)
 
     def progressed(self, progress: Progress, at: float) -> None:
         """A report of the present attempt came in at `at` seconds."""
@@ -92,7 +93,7 @@ class Estimates:
             before = self._told.get(task, 0.0)
             if before > 0:
                 gone = max(0.0, position - before) * self.epoch_seconds(task, watched.machine).middle
-                self.moves.took(task, watched.machine, at - watched.started - gone)
+                self.moves.took(task, watched.machine, at - watched.left - gone)
             self.moves.ran(task, watched.machine)
             watched.position, watched.at = position, at
         elif position > watched.position and at > watched.at:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
-from coordinator.actors import Actors, first_line
+from coordinator.actors import ANSWER_SECONDS, Actors, first_line
 from coordinator.cluster import begin_ray, dashboard_address
 from coordinator.config import FleetSection, StoreSection
 from coordinator.events import (
@@ -32,7 +32,7 @@ from coordinator.events import (
     Stop,
     TaskEnded,
 )
-from coordinator.machines import Machines
+from coordinator.machines import DRIVER, Machines
 from coordinator.measured import Known
 from shared_store.records import Result
 from shared_store.store import Store, open_store
@@ -50,10 +50,8 @@ from workers.tasks import (
     to_json,
 )
 
-DRIVER = "driver"
 WORKER_KINDS = tuple(kind.kind for kind in (TrainTask, LabelTask, BundleTask, PredictTask))
 POLL_SECONDS = 0.2
-ANSWER_SECONDS = 10.0  # for a value that Ray says is there
 _UNSURE_SECONDS = 15.0  # Ray needs about 10 to be sure that a machine is gone
 
 Search = Callable[[SearchTask, Store], Result]
@@ -61,11 +59,6 @@ Search = Callable[[SearchTask, Store], Result]
 
 class Fleet(Protocol):
     """What the loop drives: Ray, or a fake."""
-
-    @property
-    def has_cards(self) -> bool:
-        """Whether any machine that Ray knows of has a card."""
-        return bool(ray.cluster_resources().get("GPU", 0) > 0)
 
     def discover(self) -> list[Fact]:
         """Machines that joined or left since the last call."""

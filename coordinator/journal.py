@@ -7,7 +7,9 @@ A line that a power cut tore is dropped when the file is opened again, and passe
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +36,8 @@ class Journal:
         """Note that `event` was taken in or given out at `at` seconds."""
         line = canonical_json({**to_json(event), "at": round(at, 3)})
         try:
-            self._file.write(line + b"\n")
+            if self._file.write(line + b"\n") <= len(line):  # a disk that is almost full may take a part of it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise self._explained(error) from error
 

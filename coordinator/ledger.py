@@ -166,8 +166,7 @@ class Ledger:
         self.slots.validate()
 
     def _left(self, machine: str, what: str) -> None:
-        draining = self.slots.hosts[machine].draining_until is not None
-        failure = Failure.PREEMPTED if draining else Failure.LOST
+        failure = Failure.LOST if self.slots.hosts[machine].draining_until is None else Failure.PREEMPTED
         for task in self.slots.leave(machine):
             self._close(task, Outcome(task, self.running[task].number, failure, what, where=machine))
 
@@ -176,7 +175,8 @@ class Ledger:
         expected = len(entry.attempts) + 1
         assert order.attempt == expected, f"attempt {order.attempt}, expected {expected}\n{self.story(order.task)}"
         assert self.slots.startable(place, order.task), f"{order}: not a slot for it\n{self.story(order.task)}"
-        attempt = Attempt(*place, order.attempt, self.now, heard=self.now, micro_batch=order.micro_batch)
+        asked = entry.attempts[-1].told_at if self.slots.targets.get(order.task) == place else None
+        attempt = Attempt(*place, order.attempt, self.now, self.now, order.micro_batch, moved=asked is not None)
         attempt.memory_gb = self.slots.hosts[order.machine].joined.memory_gb
         entry.attempts.append(attempt)
         self.board.move(order.task, State.RUNNING)
@@ -184,12 +184,12 @@ class Ledger:
         self.begun = True
         self.heard[order.task] = None
         self.slots.take(place, order.task)
-        self.estimates.started(order.task, order.machine, self.now)
+        self.estimates.started(order.task, order.machine, self.now, asked)
 
     def _told(self, task: str, attempt: int, order: Stop | Migrate) -> None:
         current = self._current(task, attempt)
-        assert not current.told_to_stop, f"told to stop twice, by {order}\n{self.story(task)}"
-        current.told_to_stop = True
+        assert current.told_at is None, f"told to stop twice, by {order}\n{self.story(task)}"
+        current.told_at = self.now
         if isinstance(order, Stop):
             self.leaving.add(task)
 

@@ -21,6 +21,7 @@ from workers.probe import labels, machine_memory_gb, system
 from workers.tasks import Probed
 
 log = logging.getLogger(__name__)
+DRIVER = "driver"  # the machine at which the command itself runs, as the ledger has it
 UNTIL_LEAD_SECONDS = 900.0  # before its time is up a machine takes no more work
 _LAST_SECONDS = 60.0  # for a machine whose time was up before anybody looked
 _GRACE_SECONDS = 15.0  # after its time, before what is left there is ended
@@ -89,7 +90,7 @@ class Machines:
         told, resources = node.get("Labels", {}), node["Resources"]  # what `foldfleet join` says of it
         facts = self._came_back(told.get(ID))
         name = told.get(NAME, node["NodeManagerHostname"])
-        name = name if name not in self.named else f"{name}-{node['NodeID'][:6]}"
+        name = name if name not in {DRIVER, *self.named} else f"{name}-{node['NodeID'][:6]}"
         cards = int(resources.get("GPU", 0))
         slots = self._settings.slots or cards or max(1, int(resources.get("CPU", 1)) // self._settings.threads)
         share = 1.0 if slots <= cards else int(cards / slots * 10_000) / 10_000  # Ray counts in 1/10,000

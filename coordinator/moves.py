@@ -1,4 +1,7 @@
-"""What a move costs, from the start of an attempt that resumes to its first new step: guessed, then measured. Pure."""
+"""What a move costs, from asking a fold to leave until it reports from elsewhere: guessed, then measured. Pure.
+
+A fold that was lost is asked nothing: its move begins where it starts anew.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def of_ray() -> Seen:
 
 
 class Looks:
-    """Looks at the nodes, one at a time, each in a thread of its own."""
+    """Looks at the nodes, one at a time, each in a thread of its own. Of a head that is away only the first waits."""
 
     def __init__(self, ask: Callable[[], Seen] = of_ray, wait_seconds: float = WAIT_SECONDS) -> None:
         self._ask, self._wait_seconds = ask, wait_seconds
@@ -52,7 +52,7 @@ class Looks:
         if self._under_way is None:
             self._under_way = Future()
             Thread(target=self._fill, args=(self._under_way,), name="nodes", daemon=True).start()
-        if not wait([self._under_way], self._wait_seconds).done:
+        if not wait([self._under_way], 0.0 if self._away else self._wait_seconds).done:
             return None
         answer, self._under_way = self._under_way, None
         try:

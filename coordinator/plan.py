@@ -27,8 +27,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coordinator.candidates import SMALL_FLEET, Waiting, better_swap, climbers, fastest, fitting, settled, waiting_kinds
-from coordinator.entries import Attempt
+from coordinator.candidates import (
+    SMALL_FLEET,
+    Waiting,
+    better_swap,
+    climbers,
+    fastest,
+    fitting,
+    gains,
+    settled,
+    waiting_kinds,
+)
 from coordinator.events import Drain, Finish, GiveUp, Kill, Migrate, Order, Probe, Start, Stop
 from coordinator.ledger import Ledger
 from coordinator.retry import quarantine
@@ -161,7 +170,7 @@ def climb(ledger: Ledger) -> list[Order]:
         for machine, slot in free:
             if estimates.speed(machine) <= estimates.speed(attempt.machine):
                 break
-            if not _gains(ledger, task, attempt, machine):
+            if not gains(ledger, task, machine, CLIMB_MOVES):
                 if len(free) > SMALL_FLEET:
                     break  # the others are slower
             elif fitting(ledger, task, machine) is not None:
@@ -174,7 +183,7 @@ def swap(ledger: Ledger) -> list[Order]:
     if ledger.board.waiting or not ledger.committed:
         return []
     for task in sorted(ledger.committed):
-        pair = better_swap(ledger, task, SWAP_EPOCHS, SWAP_MOVES)
+        pair = better_swap(ledger, task, SWAP_EPOCHS, SWAP_MOVES, CLIMB_MOVES)
         if pair is not None:
             one, other = (ledger.running[name] for name in pair)
             return [
@@ -207,14 +216,6 @@ def yield_slot(ledger: Ledger) -> list[Order]:
         if found is not None and estimates.seconds(found.level - estimates.level(task), machine) > least:
             return [Stop(task, attempt.number, f"{ledger.entries[found.task].task.name} has more before it")]
     return []
-
-
-def _gains(ledger: Ledger, task: str, attempt: Attempt, machine: str) -> bool:
-    """Whether `task` would end sooner on `machine`, by more than a share of the move."""
-    estimates, move = ledger.estimates, ledger.estimates.move_seconds(machine)
-    here = estimates.epoch_seconds(task, attempt.machine).middle
-    there = estimates.epoch_seconds(task, machine).middle
-    return estimates.remaining_epochs(task).middle * (here - there) - move > CLIMB_MOVES * move
 
 
 BEFORE_A_STOP: tuple[Rule, ...] = (finish, give_up_hopeless, stop_running, kill_hung)

@@ -61,9 +61,11 @@ class Calls(Protocol):
 class Slot:
     """One place on a machine where tasks run, one after the other."""
 
-    def __init__(self, place: Place, apart: Calls | None = None, card: CardWatch | None = None) -> None:
-        """`apart`: where tasks are done. `card`: what is known of the slot's card, if it has one."""
-        self._place = place
+    def __init__(
+        self, place: Place, apart: Calls | None = None, card: CardWatch | None = None, name: str = "slot"
+    ) -> None:
+        """`apart`: where tasks are done. `card`: of its card, if it has one. `name`: for people."""
+        self._place, self._name = place, name
         self._apart: Calls = apart or Apart()
         self._card = card or CardWatch(partial(card_of, place.device, os.environ.get("CUDA_VISIBLE_DEVICES")))
         self._lock = threading.Lock()
@@ -75,6 +77,10 @@ class Slot:
         self._heard_at = time.monotonic()
         self._relay: Relay | None = None
         self._hand_over()
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard calls it."""
+        return self._name
 
     def run(self, task: str, task_json: Mapping[str, Any], attempt: int, micro_batch: int | None = None) -> Ran:
         """Do one attempt at the task with id `task`; `micro_batch` takes the place of the recipe's."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -119,6 +121,21 @@ def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreError, match="journal cannot be written"):
         Journal(tmp_path / "file" / "events.jsonl")
+
+
+class AlmostFull(io.RawIOBase):
+    """A file on a disk that takes one more byte."""
+
+    def write(self, data: Any) -> int:
+        return min(len(data), 1)
+
+
+def test_a_line_of_which_the_disk_took_a_part_is_no_line(tmp_path: Path) -> None:
+    with Journal(tmp_path / "events.jsonl") as journal:
+        journal._file.close()
+        journal._file = AlmostFull()  # type: ignore[assignment]
+        with pytest.raises(StoreError, match="cannot be written"):
+            journal.write(0.0, Tick(0.0))
 
 
 def test_a_task_that_ran_again_after_it_was_done_is_found() -> None:

@@ -142,6 +142,12 @@ def test_a_machine_has_the_name_that_it_joined_with(cluster: Cluster) -> None:
     assert sorted(fact.machine for fact in met(cluster) if isinstance(fact, MachineJoined)) == ["attic", "desk"]
 
 
+def test_a_machine_that_is_called_as_the_driver_gets_another_name(cluster: Cluster) -> None:
+    cluster.begin("driver", "abcdef012345")
+    cluster.machines.changes()
+    assert cluster.asked == ["driver-abcdef"]
+
+
 def test_a_machine_that_is_back_under_another_address_is_the_same_one(cluster: Cluster) -> None:
     cluster.begin("attic", "n1", id="1", name="attic")
     met(cluster)

@@ -346,6 +346,36 @@ def test_a_fold_near_its_end_does_not_climb() -> None:
     assert carried_out(ledger) == []
 
 
+def test_on_machines_that_are_about_as_fast_no_two_folds_change_places() -> None:
+    attic, box = MachineJoined("attic", 1, WORK, speed=1.01), MachineJoined("box", 1, WORK, speed=1.0)
+    starts = [Start(FOLDS[0], "attic", 0, 1), Start(FOLDS[1], "box", 0, 1)]
+    first = [Tick(30.0), at_epoch(FOLDS[0], 0), Tick(1970.0), at_epoch(FOLDS[1], 0)]
+    then = [Tick(8030.0), at_epoch(FOLDS[0], 80), at_epoch(FOLDS[1], 60)]  # 100 s an epoch and 101 s
+    ledger = ledger_after(ResultFound(FOLDS[2]), attic, box, *starts, *first, *then, graph=LONG)
+    assert carried_out(ledger) == []  # 40 epochs, each a second shorter, do not pay for a move
+
+
+def test_two_folds_that_have_just_changed_places_do_not_change_back_for_one_odd_epoch() -> None:
+    starts = [Start(FOLDS[0], "fast", 0, 1), Start(FOLDS[1], "slow", 0, 1), Tick(30.0)]
+    begun_both = [at_epoch(FOLDS[0], 0), at_epoch(FOLDS[1], 0), Tick(6030.0)]
+    far = [at_epoch(FOLDS[0], 60), at_epoch(FOLDS[1], 15)]
+    ledger = ledger_after(ResultFound(FOLDS[2]), FAST, SLOW, *starts, *begun_both, *far, graph=LONG)
+    assert carried_out(ledger) == [Migrate(FOLDS[0], 1, "slow", 0), Migrate(FOLDS[1], 1, "fast", 0)]
+    for task in FOLDS[:2]:
+        ledger.apply(TaskEnded(Outcome(task, 1, Failure.STOPPED)))
+    ledger.apply(Tick(6031.0))
+    assert all(is_start(order) for order in carried_out(ledger))
+    for event in (Tick(6060.0), at_epoch(FOLDS[0], 60, 2), at_epoch(FOLDS[1], 15, 2)):  # the move took 30 s
+        ledger.apply(event)
+    assert carried_out(ledger) == []
+    for event in (Tick(6065.0), at_epoch(FOLDS[0], 61, 2)):  # in 5 s what took 400 s there before
+        ledger.apply(event)
+    assert carried_out(ledger) == []
+    for event in (Tick(6170.0), at_epoch(FOLDS[0], 82, 2)):  # it is so: 21 more epochs of 5 s
+        ledger.apply(event)
+    assert carried_out(ledger) == [Migrate(FOLDS[0], 2, "fast", 0), Migrate(FOLDS[1], 2, "slow", 0)]
+
+
 def test_with_nothing_waiting_the_longer_of_two_folds_takes_the_faster_machine() -> None:
     starts = [Start(FOLDS[0], "fast", 0, 1), Start(FOLDS[1], "slow", 0, 1)]
     ledger = ledger_after(ResultFound(FOLDS[2]), FAST, SLOW, *starts, graph=LONG)

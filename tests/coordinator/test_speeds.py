@@ -170,6 +170,15 @@ def test_a_move_is_guessed_from_the_link_and_then_measured_after_a_loss_too(fail
     assert estimates.move_seconds("box") == 75.0
 
 
+def test_a_move_begins_when_the_fold_is_asked_to_leave() -> None:
+    estimates = fleet(joined("box"), joined("attic"))
+    run(estimates, NAMES[0], "box", 100.0, 100.0)
+    estimates.ended(NAMES[0], Outcome(NAMES[0], 1, Failure.STOPPED), 260.0)
+    estimates.started(NAMES[0], "attic", 262.0, asked=240.0)
+    tell(estimates, NAMES[0], 2.0, 290.0)
+    assert estimates.move_seconds("attic") == 50.0
+
+
 def test_reports_that_go_back_or_come_at_once_time_nothing() -> None:
     estimates = fleet(joined("box"))
     before = estimates.epoch_seconds(NAMES[0], "box")
