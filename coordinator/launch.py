@@ -18,8 +18,8 @@ from pathlib import Path
 
 from coordinator.access import TEMPORARY, ensure_token, ray_environment
 from coordinator.fleet_file import FleetFile
-from coordinator.remote import Answer
-from coordinator.roster import from_text
+from coordinator.remote import Answer, Ask
+from coordinator.roster import alive_there
 from shared_store.errors import RunFailedError, UserError
 
 JOIN_LOG = "~/.foldfleet/join.log"  # cluster.yaml's start commands write it on every machine
@@ -34,7 +34,6 @@ _STOP = (
     "! pgrep -u $(id -u) -f '[r]aylet/raylet|[g]cs_server|[w]orkers.apart'"
 )
 Say = Callable[[str], None]
-Ask = Callable[[str, str, float], Answer]  # a machine's address, a shell command, seconds
 Launch = Callable[[Sequence[str], dict[str, str]], tuple[int, str]]  # Ray's launcher: exit code and words
 
 
@@ -61,7 +60,7 @@ class Launcher:
         head = self.fleet.provider.head_ip
         if head in reached:
             raise UserError(f"the head does not do: {reached[head]}", where=head, mend=self._ssh_line(head))
-        keep = ["--no-restart"] if _alive(self._ask_head()) else []
+        keep = ["--no-restart"] if self._at_work(head) else []
         self.say(f"ray up: {'the head is at work' if keep else 'the head begins'}, {len(self.fleet.machines)} machines")
         code, said = self.launch(["up", "-y", "--no-config-cache", *keep, str(self.path)], _launcher_environment())
         if code:
@@ -92,8 +91,8 @@ class Launcher:
         """Wait until every named machine is alive."""
         deadline, before = self.clock() + wait_seconds, -1
         while True:
-            answer = self._ask_head()
-            alive = _alive(answer)
+            there, answer = alive_there(self.ask, self.fleet.provider.head_ip)
+            alive = there or {}
             missing = [address for address in self.fleet.machines if address not in alive]
             if len(alive) != before:
                 self.say(f"{len(self.fleet.machines) - len(missing)} of {len(self.fleet.machines)} machines are there")
@@ -104,9 +103,13 @@ class Launcher:
                 raise RunFailedError(self._why_missing(missing, answer))
             self.sleep(_POLL_SECONDS)
 
-    def _ask_head(self) -> Answer:
-        """What the head says of who is there."""
-        return self.ask(self.fleet.provider.head_ip, "foldfleet machines --json", _ASK_SECONDS)
+    def _at_work(self, head: str) -> bool:
+        """Whether there is a fleet that must not be begun anew: a head that is late says nothing of that."""
+        alive, answer = alive_there(self.ask, head)
+        if alive is None:
+            what = f"the head does not say whether a fleet is at work: {answer.why}"
+            raise UserError(what, where=head, mend="try again in a minute")
+        return bool(alive)
 
     def _why_missing(self, missing: Sequence[str], of_head: Answer) -> str:
         """Each machine that did not come, with the reason and the end of its log."""
@@ -135,11 +138,6 @@ class Launcher:
 
     def _ssh_line(self, address: str) -> str:
         return f"try: ssh -i {self.fleet.auth.ssh_private_key} {self.fleet.auth.ssh_user}@{address}"
-
-
-def _alive(answer: Answer) -> frozenset[str]:
-    """Addresses that the head counts as alive; none where no head answers."""
-    return frozenset(member.address for member in from_text(answer.output) if member.alive)
 
 
 def launch_by_ray(log: Path) -> Launch:

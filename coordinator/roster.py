@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from coordinator.access import TOKEN, enter_fleet
-from coordinator.joining import ID, NAME
+from coordinator.joining import ID, NAME, answering
+from coordinator.remote import Answer, Ask, marked, what_it_says
 from shared_store.errors import UserError
 
-_CONNECT_SECONDS = 3.0
-_MARK = "machines: "  # login shells print what they like around it
+_MARK = "machines"
+_ASK_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ def roster(address: str) -> list[Member]:
     from ray.exceptions import RaySystemError
 
     head = head_address(address)
-    if not _answers(head):
-        mend = "name the head as HOST:6379, or begin the fleet: foldfleet up cluster.yaml"
-        raise UserError("no Ray answers", where=head or "this machine, where none was begun", mend=mend)
+    mend = "name the head as HOST:6379, or begin the fleet: foldfleet up cluster.yaml"
+    if not head:
+        raise UserError("no Ray was begun", where="this machine", mend=mend)
+    answering(head, "no Ray answers", mend)  # Ray's own client waits most of a minute to find out
     state = get_state_from_address(head)
     try:
         return [_member(node) for node in state.node_table()]
@@ -93,28 +94,28 @@ def end_node(address: str, node: str) -> None:
 
 def to_text(members: Sequence[Member]) -> str:
     """One line for programs."""
-    return _MARK + json.dumps([asdict(member) for member in members])
+    return marked(_MARK, json.dumps([asdict(member) for member in members]))
 
 
 def from_text(output: str) -> list[Member]:
     """What a process printed that was asked for such a line; nothing where it failed."""
-    lines = [line for line in output.splitlines() if line.startswith(_MARK)]
-    return _MEMBERS.validate_json(lines[-1].removeprefix(_MARK)) if lines else []
+    said = what_it_says(_MARK, output)
+    return [] if said is None else _MEMBERS.validate_json(said)
+
+
+def alive_there(ask: Ask, head: str) -> tuple[dict[str, Member] | None, Answer]:
+    """Who is in a fleet, by address, asked of its head over SSH; nobody where no Ray runs there. And its answer.
+
+    None where it was not heard: that says nothing of a fleet at work.
+    """
+    answer = ask(head, "foldfleet machines --json", _ASK_SECONDS)
+    alive = {member.address: member for member in from_text(answer.output) if member.alive}
+    return None if answer.unheard else alive, answer
 
 
 def doors_of(node: Mapping[str, Any]) -> tuple[str, ...]:
     """What every other machine must reach of a node, as HOST:PORT."""
     return tuple(f"{node['NodeManagerAddress']}:{node[port]}" for port in ("NodeManagerPort", "ObjectManagerPort"))
-
-
-def _answers(address: str) -> bool:
-    """Whether somebody listens there: Ray's own client waits most of a minute to find out."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _member(node: dict[str, Any]) -> Member:

@@ -37,9 +37,12 @@ class Machines:
     def __init__(self) -> None:
         self.asked: dict[str, list[str]] = {HEAD: [], FIRST: [], SECOND: []}
         self.first = Answer(255, "", "no route to host")
+        self.of_head: Answer | None = None  # instead of who is there
 
     def ask(self, address: str, command: str, _seconds: float) -> Answer:
         self.asked[address].append(command)
+        if command.startswith("foldfleet machines") and self.of_head is not None:
+            return self.of_head
         if command.startswith("foldfleet machines"):
             members = [
                 Member("n1", "m1", "head", HEAD, alive=True, doors=(f"{HEAD}:41", f"{HEAD}:42")),
@@ -111,6 +114,15 @@ def test_a_machine_outside_of_the_fleet_is_examined_all_the_same() -> None:
     machines.first = Answer(0, to_text(SOUND), "")
     first = machines.way().examined(EXPERIMENT, with_store=False)[1]
     assert first.examined == SOUND and first.in_fleet is False and first.machine == f"{SOUND.host} ({FIRST})"
+
+
+@pytest.mark.parametrize("code", [124, 255])
+def test_a_head_that_is_not_heard_says_of_nobody_that_it_is_not_in_the_fleet(code: int) -> None:
+    machines = Machines()
+    machines.of_head = Answer(code, "", "late")
+    assert [answer.in_fleet for answer in machines.way().examined(EXPERIMENT, with_store=False)[::2]] == [None, None]
+    machines.of_head = Answer(2, "", "no Ray answers")
+    assert [answer.in_fleet for answer in machines.way().examined(EXPERIMENT, with_store=False)[::2]] == [False, False]
 
 
 def test_what_was_measured_is_kept_on_the_head() -> None:

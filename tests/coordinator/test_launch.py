@@ -124,6 +124,17 @@ def test_a_machine_that_never_began_to_join_is_told_of_from_the_heads_log(machin
         machines.launcher().up(tmp_path, 10.0)
 
 
+@pytest.mark.parametrize("answer", [Answer(124, "", "no answer within 40 s"), Answer(255, "", "Connection reset")])
+def test_a_fleet_whose_head_is_not_heard_is_not_restarted_either(
+    machines: Machines, tmp_path: Path, answer: Answer
+) -> None:
+    machines.alive, machines.coming = [HEAD, FIRST], [SECOND]
+    machines.special[HEAD, "foldfleet machines"] = answer
+    with pytest.raises(UserError, match=f"does not say whether a fleet is at work: {answer.errors}"):
+        machines.launcher().up(tmp_path, 60.0)
+    assert not machines.launched
+
+
 def test_a_head_that_cannot_say_who_is_there_is_no_empty_fleet(machines: Machines, tmp_path: Path) -> None:
     machines.special[HEAD, "foldfleet machines"] = Answer(1, "", "No module named 'jobs'")
     with pytest.raises(RunFailedError, match="cannot say who is there: No module named 'jobs'"):
