@@ -26,13 +26,17 @@ JOIN_LOG = "~/.foldfleet/join.log"  # cluster.yaml's start commands write it on 
 _LAUNCH_SECONDS = 1800.0  # the first time every machine downloads torch
 _ASK_SECONDS = 30.0
 _POLL_SECONDS = 2.0
-_NEEDED = "for needed in rsync python3; do command -v $needed > /dev/null || echo it lacks $needed; done"
+_LACKS = "it lacks "
+_NEEDED = f"for needed in rsync python3; do command -v $needed > /dev/null || echo {_LACKS}$needed; done"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LAUNCHERS = re.compile(r"\d{4}-\d\d-\d\d |\s|Traceback|Shared connection|click\.|Warning: Permanently|Error: Failed")
-_STOP = (
-    f"ray stop --force > /dev/null 2>&1; rm -rf /tmp/ray /tmp/ray_ssh_* ~/{TEMPORARY}; "
-    "! pgrep -u $(id -u) -f '[r]aylet/raylet|[g]cs_server|[w]orkers.apart'"
+# Ray's own processes, and those that tasks ran in: they end by themselves a moment after their actor
+_PROCESSES = "[r]aylet/raylet|[g]cs_server|foldfleet-env/bin/python.*[s]pawn_main"
+ENDED = (
+    f"for wait in 1 1 1 1 1 0; do left=$(pgrep -l -u $(id -u) -f '{_PROCESSES}'); "
+    'test -z "$left" && break; sleep $wait; done; test -z "$left" || { echo still there: $left; false; }'
 )
+_STOP = f"ray stop --force > /dev/null 2>&1; rm -rf /tmp/ray /tmp/ray_ssh_* ~/{TEMPORARY}; {ENDED}"
 Say = Callable[[str], None]
 Launch = Callable[[Sequence[str], dict[str, str]], tuple[int, str]]  # Ray's launcher: exit code and words
 
@@ -81,8 +85,11 @@ class Launcher:
 
     def _check_machines(self) -> dict[str, str]:
         """What is wrong with which machine, before anything is begun."""
-        answers = self._everywhere(_NEEDED, _ASK_SECONDS)
-        wrong = {address: answer.why for address, answer in answers.items() if answer.code or answer.output.strip()}
+        wrong: dict[str, str] = {}
+        for address, answer in self._everywhere(_NEEDED, _ASK_SECONDS).items():
+            lacks = [line for line in answer.output.splitlines() if line.startswith(_LACKS)]  # a login shell greets
+            if answer.code or lacks:
+                wrong[address] = answer.why if answer.code else ", ".join(lacks)
         for address, why in wrong.items():
             self.say(f"{address}: {why}")
         return wrong
@@ -140,24 +147,27 @@ class Launcher:
         return f"try: ssh -i {self.fleet.auth.ssh_private_key} {self.fleet.auth.ssh_user}@{address}"
 
 
-def launch_by_ray(log: Path) -> Launch:
-    """Ray's own launcher in a process of its own; all that it says goes to `log` too."""
+def launch_by_ray(log: Path, seconds: float = _LAUNCH_SECONDS) -> Launch:
+    """Ray's own launcher in a process of its own, 124 when its `seconds` are up; all that it says goes to `log` too."""
 
     def launch(arguments: Sequence[str], environment: dict[str, str]) -> tuple[int, str]:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w+", encoding="utf-8") as file:
             command = [sys.executable, "-m", "ray.scripts.scripts", *arguments]
-            ran = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                timeout=_LAUNCH_SECONDS,
-                check=False,
-            )
+            try:
+                code = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    timeout=seconds,
+                    check=False,
+                ).returncode
+            except subprocess.TimeoutExpired:
+                code, _ = 124, file.write(f"no end within {seconds:.0f} s: it was ended\n")
             file.seek(0)
-            return ran.returncode, file.read()
+            return code, file.read()
 
     return launch
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import yaml
 
 from coordinator.access import TOKEN
 from coordinator.fleet_file import read_fleet_file
-from coordinator.launch import JOIN_LOG, Launcher
+from coordinator.launch import ENDED, JOIN_LOG, Launcher, launch_by_ray
 from coordinator.remote import Answer
 from coordinator.roster import Member, to_text
 from shared_store.errors import RunFailedError, UserError
@@ -148,6 +150,17 @@ def test_without_the_head_nothing_is_begun(machines: Machines, tmp_path: Path) -
     assert not machines.launched
 
 
+def test_a_machine_whose_login_shell_greets_lacks_nothing(machines: Machines, tmp_path: Path) -> None:
+    machines.special[HEAD, "for needed"] = Answer(0, "Welcome!\n", "")
+    machines.launcher().up(tmp_path, 60.0)
+    assert machines.launched and not any("Welcome" in line for line in machines.said)
+
+
+def test_a_launcher_that_does_not_end_is_ended_and_told_of(tmp_path: Path) -> None:
+    code, said = launch_by_ray(tmp_path / "logs" / "up.log", seconds=0.01)(["--help"], dict(os.environ))
+    assert code == 124 and said.endswith("no end within 0 s: it was ended\n")
+
+
 def test_a_launcher_that_fails_shows_what_the_machine_said(machines: Machines, tmp_path: Path) -> None:
     machines.launcher_ends = 1
     with pytest.raises(UserError, match="exit code 1:\n  no room left on the disk\n") as caught:
@@ -162,6 +175,26 @@ def test_down_stops_every_machine_and_names_those_that_it_cannot_reach(machines:
     machines.special[SECOND, "ray stop"] = Answer(255, "", "no route")
     with pytest.raises(RunFailedError, match=f"{SECOND}: no route"):
         machines.launcher().down()
+
+
+@pytest.mark.parametrize(("looks", "code", "words"), [(2, 0, ""), (99, 1, "still there: 7 raylet 8 python\n")])
+def test_a_machine_is_stopped_when_nothing_is_left_that_ends_by_itself(
+    tmp_path: Path, looks: int, code: int, words: str
+) -> None:
+    """`looks` at the processes see two; those who wait are not waited for here."""
+    looked = tmp_path / "looked"
+    looked.touch()
+    for name, text in {
+        "pgrep": f"echo look >> {looked}; test $(wc -l < {looked}) -le {looks} && printf '7 raylet\\n8 python\\n'",
+        "sleep": "",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-c", ENDED], env={"PATH": path}, check=False, capture_output=True, text=True, timeout=30
+    )
+    assert (ran.returncode, ran.stdout) == (code, words)
 
 
 @pytest.mark.parametrize(
