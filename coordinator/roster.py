@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from shared_store.errors import UserError
 
 _MARK = "machines"
 _ASK_SECONDS = 40.0
+_LATER = "try again in a minute"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Member:
     address: str
     alive: bool
     doors: tuple[str, ...] = ()  # "HOST:PORT", what every other machine must reach
+    head: bool = False
 
 
 _MEMBERS = TypeAdapter(list[Member])  # of another version it takes what it knows
@@ -73,23 +76,37 @@ def let_go(address: str, node: str, until: float, why: str) -> None:
     """Have the head at `address` (host:port) take a node back at `until`, unix seconds.
 
     Ray starts nothing there from now on, and ends the node when nothing of Ray's is left on it, which may be never:
-    see `end_node`. A driver that uses the node sees that it drains, and has its folds leave in time.
+    see `end_node`. A driver that uses the node sees that it drains, and has its folds leave in time. UserError where
+    the head does not do it.
     """
     import ray._raylet
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    client = vars(ray._raylet)["GcsClient"]  # its stub does not tell of it
-    taken, refusal = client(address=address).drain_node(node, reason, why, int(until * 1000))
+    with _explained(address):
+        client = vars(ray._raylet)["GcsClient"]  # its stub does not tell of it
+        taken, refusal = client(address=address).drain_node(node, reason, why, int(until * 1000))
     if not taken:
-        raise UserError(f"the head does not let the machine go: {refusal}", where=address, mend="try again in a minute")
+        raise UserError(f"the head does not let the machine go: {refusal}", where=address, mend=_LATER)
 
 
 def end_node(address: str, node: str) -> None:
-    """Have the head at `address` (host:port) end a node at once, whatever is left on it."""
+    """Have the head at `address` (host:port) end a node at once, whatever is left on it. UserError if it does not."""
     import ray._raylet
 
-    vars(ray._raylet)["GcsClient"](address=address).drain_nodes([bytes.fromhex(node)])
+    with _explained(address):
+        vars(ray._raylet)["GcsClient"](address=address).drain_nodes([bytes.fromhex(node)])
+
+
+@contextlib.contextmanager
+def _explained(address: str) -> Iterator[None]:
+    """Whatever Ray raises where a head does not answer, as a UserError."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RuntimeError, RayError) as error:
+        raise UserError(f"the head does not do what is asked: {error}", where=address, mend=_LATER) from error
 
 
 def to_text(members: Sequence[Member]) -> str:
@@ -119,6 +136,15 @@ def doors_of(node: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _member(node: dict[str, Any]) -> Member:
-    labels, host = node["Labels"], node["NodeManagerHostname"]
-    machine_id, name = labels.get(ID, ""), labels.get(NAME, host)
-    return Member(node["NodeID"], machine_id, name, node["NodeManagerAddress"], node["Alive"], doors_of(node))
+    from shared_store.head import HEAD_RESOURCE  # Ray is imported already
+
+    labels = node["Labels"]
+    return Member(
+        node["NodeID"],
+        labels.get(ID, ""),
+        labels.get(NAME, node["NodeManagerHostname"]),
+        node["NodeManagerAddress"],
+        node["Alive"],
+        doors_of(node),
+        head=HEAD_RESOURCE in node["Resources"],
+    )
