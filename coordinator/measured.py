@@ -108,9 +108,11 @@ def _machine(name: str, one: Examined, recipes: Mapping[str, Recipe], threads: i
         for trained in own
         if trained.step_seconds
     }
-    gpu = first != "cpu"
-    slots = len(one.cards) if gpu else max(1, one.cpus // threads)
-    memory_gb = one.cards[0].memory_gb if gpu and one.cards else one.memory_gb and one.memory_gb / slots
+    seen, gpu = one.cards_of_torch, first != "cpu"
+    slots = len(seen) if gpu else max(1, one.cpus // threads)
+    memory_gb = one.memory_gb and one.memory_gb / slots
+    if gpu:
+        memory_gb = one.cards[0].memory_gb if one.cards else None  # the driver does not tell of any
     speed = one.store and one.store.write_mb_per_second
     return MeasuredMachine(
         name=name,
