@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,12 @@ from coordinator.config import Experiment
 from coordinator.doctor import SECONDS, from_text
 from coordinator.fleet_file import FleetFile
 from coordinator.measured import FILE
+from coordinator.remote import Answer as Said
 from coordinator.remote import Ask
 from coordinator.roster import Member, alive_there
 
 _KEEP_SECONDS = 40.0
+_USER_ERROR = re.compile(r"foldfleet doctor: (.*?)\n  where: (.*?)\n  mend:  ([^\n]*)", re.DOTALL)  # as it prints one
 _ASKED = {"recipe", "recipes", "store", "fleet"}
 
 
@@ -64,11 +67,21 @@ class OverSsh:
         if found is not None:
             named = name if address in alive else f"{found.host} ({address})"
             return Answer(named, found, asked_at, answered_at, in_fleet=in_fleet)
+        failure, mend = self._why(address, answer)
+        return Answer(name, None, failure=failure, mend=mend)
+
+    def _why(self, address: str, answer: Said) -> tuple[str, str]:
+        """Why a machine gave no answer, and what to do about it."""
         if answer.code == 255:
             mend = f"ssh -i {self.fleet.auth.ssh_private_key} {self.fleet.auth.ssh_user}@{address}"
-            return Answer(name, None, failure=f"SSH: {answer.why}", mend=f"switch it on, and try: {mend}")
+            return f"SSH: {answer.why}", f"switch it on, and try: {mend}"
+        if answer.code == 124:
+            return answer.why, "is it busy, or does its card hang? `foldfleet doctor` on that machine"
+        if answer.code == 2 and (told := _USER_ERROR.search(answer.errors)):
+            what, where, mend = map(str.strip, told.groups())
+            return f"{what} ({where})", f"{mend} (on that machine)"
         mend = "foldfleet up cluster.yaml installs it there; then try `foldfleet doctor` on that machine"
-        return Answer(name, None, failure=f"foldfleet does not run there: {answer.why}", mend=mend)
+        return f"foldfleet does not run there: {answer.why}", mend
 
 
 def command_words(experiment: Experiment, *, with_store: bool, doors: Sequence[str]) -> list[str]:

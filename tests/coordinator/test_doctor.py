@@ -22,6 +22,7 @@ from coordinator.remote import Answer
 from coordinator.roster import Member
 from coordinator.roster import to_text as roster_text
 from jobs.arguments import split_off_sections
+from shared_store.errors import UserError
 
 HEAD, FIRST, SECOND = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 EXPERIMENT = parse(
@@ -29,6 +30,8 @@ EXPERIMENT = parse(
     " store: {url: 'head:///srv/it is'}, fleet: {pin: {fold0: attic}, address: 'x:1'}}",
     "here",
 )
+
+NO_RAY = UserError("no Ray cluster answers", where="fleet.address auto", mend="begin it")
 
 
 class Machines:
@@ -98,6 +101,9 @@ def test_without_a_store_none_is_asked_for() -> None:
     [
         (Answer(255, "", "no route to host"), "SSH: no route to host"),
         (Answer(127, "", "foldfleet: command not found"), "foldfleet does not run there: foldfleet: command not found"),
+        (Answer(124, "", "no answer within 300 s"), "no answer within 300 s"),
+        (Answer(2, "Welcome!", f"motd\nfoldfleet doctor: {NO_RAY}"), "no Ray cluster answers (fleet.address auto)"),
+        (Answer(2, "", "foldfleet: error: unrecognized arguments: --reach"), "does not run there: foldfleet: error"),
         (Answer(0, 'examined: {"host": "of another version"}', ""), "foldfleet does not run there"),
     ],
 )
@@ -107,6 +113,14 @@ def test_a_machine_that_gives_no_answer_is_named_with_why(answer: Answer, words:
     head, first, second = machines.way().examined(EXPERIMENT, with_store=False)
     assert (head.machine, second.machine) == ("head", "desk") and head.in_fleet and second.examined == SOUND
     assert first.examined is None and words in first.failure and first.mend
+    assert ("does not run there" in words) == ("does not run there" in first.failure)
+
+
+def test_a_machine_that_says_itself_what_to_mend_has_its_own_words_told() -> None:
+    machines = Machines()
+    machines.first = Answer(2, "", f"foldfleet doctor: {NO_RAY}")
+    first = machines.way().examined(EXPERIMENT, with_store=False)[1]
+    assert first.mend == "begin it (on that machine)"
 
 
 def test_a_machine_outside_of_the_fleet_is_examined_all_the_same() -> None:
