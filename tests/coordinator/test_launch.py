@@ -203,6 +203,7 @@ def test_a_machine_is_stopped_when_nothing_is_left_that_ends_by_itself(
         ({"provider": {"type": "aws"}}, "Input should be 'local'"),
         ({"provider": {"type": "local", "head_ip": "192.0.2.10", "worker_ips": []}}, "is an example"),
         ({"provider": {"type": "local", "head_ip": HEAD, "worker_ips": [HEAD, FIRST]}}, "stands there twice"),
+        ({"provider": {"type": "local", "head_ip": "tower", "worker_ips": []}}, "tower is a name"),
         ({"min_workers": 1}, "min_workers 1"),
         ({"auth": {"ssh_user": "me", "ssh_private_key": "/nowhere"}}, "there is no"),
         ({"file_mounts": {"~/foldfleet/jobs": "nowhere"}}, "there is no nowhere here"),
