@@ -1,4 +1,4 @@
-"""What `foldfleet doctor` measured on the machines of a fleet, kept on its head: what the planner first goes by.
+"""What `foldfleet doctor` measured on a fleet's machines, kept where its coordinator will run: the planner's first word.
 
 `~/.foldfleet/measured.json`. A machine's speed in a run's own recipes says more than a probe's small network; it stands
 until epochs are timed.
@@ -19,7 +19,7 @@ from workers.examined import Examined
 from workers.recipe import Recipe
 from workers.tasks import UNCOUNTED
 
-FILE = ".foldfleet/measured.json"  # below the head's home
+FILE = ".foldfleet/measured.json"  # below the home of whoever drives
 
 
 class Steps(BaseModel):

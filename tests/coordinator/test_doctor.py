@@ -14,7 +14,7 @@ from rich.console import Console
 from coordinator.config import Experiment, parse
 from coordinator.doctor import from_text, to_text
 from coordinator.doctor_ssh import OverSsh, command_words
-from coordinator.doctor_view import show_findings, summary
+from coordinator.doctor_view import next_step, show_findings, summary
 from coordinator.findings import Finding, failed, warned, well
 from coordinator.fleet_file import FleetFile
 from coordinator.measured import FILE
@@ -185,6 +185,27 @@ def test_the_summary_counts_machines_and_faults() -> None:
         "2 machines examined: 1 fail, 1 warn"
     )
     assert summary([well("a", "c", "")]) == "1 machine examined: 0 fail, 0 warn"
+
+
+@pytest.mark.parametrize(
+    ("where", "store", "config", "words"),
+    [
+        ("", None, None, "foldfleet pipeline PHOTOS"),
+        ("", "/my store", None, "foldfleet pipeline PHOTOS --store '/my store'"),
+        (
+            "f.yaml",
+            None,
+            "a.yaml",
+            "ray submit f.yaml jobs/pipeline.py -- PHOTOS --config a.yaml --fleet.address auto"
+            " --store head:///home/USER/store",
+        ),
+        ("h:6379", "s3://b/p", None, "foldfleet pipeline PHOTOS --fleet.address h:6379 --store s3://b/p"),
+    ],
+)
+def test_the_next_step_is_the_run_where_it_can_be_typed(
+    where: str, store: str | None, config: str | None, words: str
+) -> None:
+    assert next_step(where, store, config) == words
 
 
 def test_the_file_of_a_fleet_says_how_its_machines_are_reached(tmp_path: Path) -> None:
