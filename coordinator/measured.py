@@ -1,4 +1,4 @@
-"""What `foldfleet doctor` measured on a fleet's machines, kept where its coordinator will run: the planner's first word.
+"""What `foldfleet doctor` measured on the machines of a fleet, kept where it is driven: what the planner first goes by.
 
 `~/.foldfleet/measured.json`. A machine's speed in a run's own recipes says more than a probe's small network; it stands
 until epochs are timed.
