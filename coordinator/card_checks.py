@@ -18,8 +18,14 @@ _LATEST_OF_126 = (2, 14)
 
 def card_findings(machine: str, examined: Examined, footprints: Mapping[str, Footprint]) -> Iterator[Finding]:
     """A line or more for each card; and one where torch does not see what the driver does."""
-    if not examined.cards:
+    seen = examined.cards_of_torch
+    if not examined.cards and seen:
+        yield well(machine, "card", f"the driver does not tell of it; torch trains on {', '.join(seen)}")
+    elif not examined.cards:
         yield well(machine, "card", "none: trains on the processor")
+    elif 0 < len(seen) < len(examined.cards):
+        mend = "look at CUDA_VISIBLE_DEVICES there, unless that one is to be left out"
+        yield warned(machine, "card", f"torch sees {len(seen)} of {len(examined.cards)} cards", mend)
     for card in examined.cards:
         wrong = _unusable(machine, card, examined)
         yield wrong or well(machine, "card", f"{card.name}, {_sm(card.capability)}, driver {card.driver}")
@@ -69,7 +75,7 @@ def _unusable(machine: str, card: Card, examined: Examined) -> Finding | None:
         return failed(
             machine, "card", what, f"update NVIDIA's driver to {least} or later, or install a build for an older CUDA"
         )
-    if not any(trained.device != "cpu" for trained in examined.trained) and examined.trained:
+    if examined.trained and not examined.cards_of_torch:
         mend = "look at CUDA_VISIBLE_DEVICES there, and whether `nvidia-smi` and the driver are of one version (reboot)"
         return failed(machine, "card", f"torch {torch} does not see {card.name}", mend)
     return None

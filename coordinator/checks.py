@@ -83,7 +83,7 @@ def _packages(machine: str, _answer: Answer, examined: Examined, expected: Expec
     others = [
         f"{package} {examined.versions.get(package, 'is missing')} (head {head.versions[package]})"
         for package in _BETTER_THE_SAME
-        if package in head.versions and examined.versions.get(package) != head.versions[package]
+        if package in head.versions and base(examined.versions.get(package, "")) != base(head.versions[package])
     ]
     if others:
         yield warned(machine, "packages", ", ".join(others), "install the head's versions: results may differ")
@@ -143,7 +143,7 @@ def _rate(trained: Trained, recipe: Recipe) -> float:
 def _training_mend(trained: Trained) -> str:
     if "memory" in trained.failure:
         return "a smaller recipe.micro_batch or image_size, recipe.checkpointing true, or a machine with more memory"
-    return f"run `foldfleet doctor` with this recipe on that machine, and mend what it names ({trained.device})"
+    return f"mend what that says on that machine ({trained.device})"
 
 
 def _disk(machine: str, _answer: Answer, examined: Examined, _expected: Expected) -> Iterator[Finding]:
@@ -195,9 +195,9 @@ def _doors(machine: str, _answer: Answer, examined: Examined, _expected: Expecte
 
 
 def _clock(machine: str, answer: Answer, examined: Examined, _expected: Expected) -> Iterator[Finding]:
-    """Against the clock of whoever asked, between question and answer."""
+    """Against the clock of whoever asked, between question and answer; it was read before the examination."""
     now = examined.unix_seconds
-    off = now - min(max(now, answer.asked_at), answer.answered_at)
+    off = now - min(max(now, answer.asked_at), answer.answered_at - examined.took_seconds)
     if abs(off) < _CLOCK_WARNS_SECONDS:
         yield well(machine, "clock", "right")
         return

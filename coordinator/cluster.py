@@ -16,11 +16,11 @@ import ray
 import shared_store
 import workers
 from coordinator.access import EMBEDDED_ENVIRONMENT, enter_fleet
+from coordinator.joining import OBJECT_STORE_BYTES
 from coordinator.scratch import Scratch
 from shared_store.errors import UserError
 
 CONNECT_SECONDS = 10.0
-OBJECT_STORE_BYTES = 256 * 2**20  # reports and outcomes are small; data goes through the store
 
 
 def begin_ray(address: str | None, dashboard: bool = False) -> Scratch | None:

@@ -15,6 +15,7 @@ from coordinator.access import TORCH_CACHE
 from coordinator.checks import Answer, Expected
 from coordinator.config import Experiment
 from coordinator.measured import FILE
+from coordinator.remote import marked, what_it_says
 from shared_store.store import Store, open_store
 from workers.examine import Question, examine
 from workers.examined import Examined
@@ -22,7 +23,7 @@ from workers.footprint import Footprint
 from workers.recipe import Recipe
 
 SECONDS = 300.0  # for a machine's answer
-_MARK = "examined: "  # login shells print what they like around it
+_MARK = "examined"
 
 
 class Way(Protocol):
@@ -98,13 +99,13 @@ def keep_here(text: str) -> None:
 
 def to_text(examined: Examined) -> str:
     """One line for programs."""
-    return _MARK + examined.model_dump_json()
+    return marked(_MARK, examined.model_dump_json())
 
 
 def from_text(output: str) -> Examined | None:
     """What a machine printed that was asked for such a line; None where it failed, or is of another version."""
-    lines = [line for line in output.splitlines() if line.startswith(_MARK)]
+    said = what_it_says(_MARK, output)
     try:
-        return Examined.model_validate_json(lines[-1].removeprefix(_MARK)) if lines else None
+        return None if said is None else Examined.model_validate_json(said)
     except ValidationError:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from coordinator.actors import first_line
@@ -18,7 +18,10 @@ from coordinator.config import Experiment
 from coordinator.doctor import SECONDS, keep_here, question_of
 from coordinator.joining import NAME
 from coordinator.roster import doors_of
+from shared_store.errors import UserError
 from workers.examine import examine_for
+
+_ITSELF = "run `foldfleet doctor` on that machine itself"
 
 
 @dataclass(frozen=True)
@@ -57,5 +60,16 @@ class ThroughRay:
         except GetTimeoutError:
             mend = "look at that machine: is it busy, or cut off?"
             return Answer(name, None, failure=f"no answer in {SECONDS:.0f} s", mend=mend)
+        except RayTaskError as error:
+            what, mend = why_it_failed(error)
+            return Answer(name, None, failure=what, mend=mend)
         except RayError as error:
-            return Answer(name, None, failure=first_line(error), mend="run `foldfleet doctor` on that machine itself")
+            return Answer(name, None, failure=first_line(error), mend=_ITSELF)
+
+
+def why_it_failed(error: RayTaskError) -> tuple[str, str]:
+    """What went wrong in an examination, and what to do: Ray's own first line says but where it ran."""
+    cause = error.cause
+    if isinstance(cause, UserError):
+        return f"{cause.what} ({cause.where})", cause.mend
+    return f"{type(cause).__name__}: {cause}", _ITSELF

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,13 @@ from coordinator.checks import Answer
 from coordinator.config import Experiment
 from coordinator.doctor import SECONDS, from_text
 from coordinator.fleet_file import FleetFile
-from coordinator.launch import Ask
 from coordinator.measured import FILE
-from coordinator.roster import Member
-from coordinator.roster import from_text as members_of
+from coordinator.remote import Answer as Said
+from coordinator.remote import Ask
+from coordinator.roster import Member, alive_there
 
-_ROSTER_SECONDS = 40.0
+_KEEP_SECONDS = 40.0
+_USER_ERROR = re.compile(r"foldfleet doctor: (.*?)\n  where: (.*?)\n  mend:  ([^\n]*)", re.DOTALL)  # as it prints one
 _ASKED = {"recipe", "recipes", "store", "fleet"}
 
 
@@ -36,8 +38,9 @@ class OverSsh:
     def examined(self, experiment: Experiment, with_store: bool) -> list[Answer]:
         """An answer for every machine, the head's first."""
         self.tell(f"examining {len(self.fleet.machines)} machines: a minute or more ...")
-        members = members_of(self.ask(self.fleet.provider.head_ip, "foldfleet machines --json", _ROSTER_SECONDS).output)
-        alive = {member.address: member for member in members if member.alive}
+        alive, of_head = alive_there(self.ask, self.fleet.provider.head_ip)
+        if alive is None:
+            self.tell(f"the head does not say who is in the fleet: {of_head.why}")
         one = partial(self._one, experiment, alive, with_store)
         with ThreadPoolExecutor(max_workers=16) as threads:
             return list(threads.map(one, self.fleet.machines))
@@ -45,10 +48,13 @@ class OverSsh:
     def keep(self, text: str) -> None:
         """Keep what was measured on the head, for the coordinator that will run there."""
         command = f"mkdir -p ~/.foldfleet && printf %s {quote(text)} > ~/{FILE}"
-        if (answer := self.ask(self.fleet.provider.head_ip, command, _ROSTER_SECONDS)).code:
+        if (answer := self.ask(self.fleet.provider.head_ip, command, _KEEP_SECONDS)).code:
             self.tell(f"the head does not keep what was measured: {answer.why}")
 
-    def _one(self, experiment: Experiment, alive: Mapping[str, Member], with_store: bool, address: str) -> Answer:
+    def _one(
+        self, experiment: Experiment, members: Mapping[str, Member] | None, with_store: bool, address: str
+    ) -> Answer:
+        alive, in_fleet = members or {}, None if members is None else address in members
         name = alive[address].name if address in alive else address
         doors = [door for member in alive.values() if member.address != address for door in member.doors]
         store = with_store and (address in alive or not experiment.store.url.startswith("head://"))
@@ -60,12 +66,22 @@ class OverSsh:
         self.tell(f"  {name}: {'examined' if found is not None else 'no answer'} ({answered_at - asked_at:.0f} s)")
         if found is not None:
             named = name if address in alive else f"{found.host} ({address})"
-            return Answer(named, found, asked_at, answered_at, in_fleet=address in alive)
+            return Answer(named, found, asked_at, answered_at, in_fleet=in_fleet)
+        failure, mend = self._why(address, answer)
+        return Answer(name, None, failure=failure, mend=mend)
+
+    def _why(self, address: str, answer: Said) -> tuple[str, str]:
+        """Why a machine gave no answer, and what to do about it."""
         if answer.code == 255:
             mend = f"ssh -i {self.fleet.auth.ssh_private_key} {self.fleet.auth.ssh_user}@{address}"
-            return Answer(name, None, failure=f"SSH: {answer.why}", mend=f"switch it on, and try: {mend}")
+            return f"SSH: {answer.why}", f"switch it on, and try: {mend}"
+        if answer.code == 124:
+            return answer.why, "is it busy, or does its card hang? `foldfleet doctor` on that machine"
+        if answer.code == 2 and (told := _USER_ERROR.search(answer.errors)):
+            what, where, mend = map(str.strip, told.groups())
+            return f"{what} ({where})", f"{mend} (on that machine)"
         mend = "foldfleet up cluster.yaml installs it there; then try `foldfleet doctor` on that machine"
-        return Answer(name, None, failure=f"foldfleet does not run there: {answer.why}", mend=mend)
+        return f"foldfleet does not run there: {answer.why}", mend
 
 
 def command_words(experiment: Experiment, *, with_store: bool, doors: Sequence[str]) -> list[str]:

@@ -1,9 +1,13 @@
-"""What was found on the machines as one table: a line for all that say the same, and what to do below what is wrong."""
+"""What was found on the machines as one table: a line for all that say the same, and what to do below what is wrong.
+
+And the command of the run that comes next.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import join
 
 from rich.console import Console
 from rich.markup import escape
@@ -55,3 +59,17 @@ def summary(findings: Sequence[Finding]) -> str:
     counts = {state: sum(one.state is state for one in findings) for state in (State.FAIL, State.WARN)}
     told = ", ".join(f"{count} {state}" for state, count in counts.items())
     return f"{machines} machine{'s' * (machines > 1)} examined: {told}"
+
+
+def names_a_file(where: str) -> bool:
+    """Whether the machines to look at are those of a cluster.yaml: else the head of a fleet's Ray is named."""
+    return where.endswith((".yaml", ".yml"))
+
+
+def next_step(where: str, store: str | None, config: str | None) -> str:
+    """The run that was looked at: on the head where a person sits elsewhere, else on this machine."""
+    words = ["ray", "submit", where, "jobs/pipeline.py", "--"] if names_a_file(where) else ["foldfleet", "pipeline"]
+    words += ["PHOTOS", *(["--config", config] if config else [])]
+    words += ["--fleet.address", "auto" if names_a_file(where) else where] if where else []
+    store = store or ("head:///home/USER/store" if where else None)
+    return join([*words, *(["--store", store] if store else [])])

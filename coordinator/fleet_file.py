@@ -71,9 +71,7 @@ def read_fleet_file(path: Path) -> FleetFile:
 def _check(fleet: FleetFile, path: Path) -> None:
     workers = fleet.provider.worker_ips
     for address in fleet.machines:
-        if _is_example(address):
-            mend = "write the addresses of your own machines there"
-            raise UserError(f"{address} is an example", where=f"{path}: provider", mend=mend)
+        _check_address(address, f"{path}: provider")
     twice = [address for address, count in Counter(fleet.machines).items() if count > 1]
     if twice:
         raise UserError(f"{twice[0]} stands there twice", where=f"{path}: provider", mend="name each machine once")
@@ -91,8 +89,11 @@ def _check(fleet: FleetFile, path: Path) -> None:
             raise UserError(f"there is no {source} here", where=where, mend="run this in the project's folder")
 
 
-def _is_example(address: str) -> bool:
+def _check_address(address: str, where: str) -> None:
     try:
-        return ip_address(address) in _FOR_EXAMPLES
-    except ValueError:  # a host's name
-        return False
+        is_example = ip_address(address) in _FOR_EXAMPLES
+    except ValueError:
+        mend = "write its IP address: the fleet knows machines by it"
+        raise UserError(f"{address} is a name", where=where, mend=mend) from None
+    if is_example:
+        raise UserError(f"{address} is an example", where=where, mend="write the addresses of your own machines there")

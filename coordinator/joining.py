@@ -26,7 +26,7 @@ ANSWER_SECONDS = 5.0
 ASK_SECONDS = 30.0
 ALIVE_SECONDS = 60.0
 START_SECONDS = 120.0
-OBJECT_STORE_BYTES = 256 * 2**20  # as coordinator/cluster.py has it
+OBJECT_STORE_BYTES = 256 * 2**20  # reports and outcomes are small; data goes through the store
 # Ray reads its variables when it is imported, and a head that is dead holds it for 40 seconds: so in a child.
 _ASK = """
 import json, sys
@@ -101,11 +101,11 @@ class RayCommands:
 
     def start(self, words: list[str]) -> None:
         line = [sys.executable, "-m", "ray.scripts.scripts", *words]
-        _run(line, self.environment, START_SECONDS, "ray start did not succeed")
+        _run(line, self.environment, START_SECONDS, "ray start did not succeed", "this machine")
 
     def stop(self) -> None:
         line = [sys.executable, "-m", "ray.scripts.scripts", "stop"]
-        _run(line, self.environment, START_SECONDS, "ray stop did not succeed")
+        _run(line, self.environment, START_SECONDS, "ray stop did not succeed", "this machine")
 
     def runs(self, node: str) -> bool:
         """Whether a node's process is one of this machine's. Linux."""
@@ -113,7 +113,8 @@ class RayCommands:
         return any(b"raylet/raylet" in line and node.encode() in line for line in lines)
 
     def ask(self, head: str) -> Told:
-        said = _run([sys.executable, "-c", _ASK, head], self.environment, ASK_SECONDS, f"the head {head} refuses")
+        line = [sys.executable, "-c", _ASK, head]
+        said = _run(line, self.environment, ASK_SECONDS, "the head refuses", head)
         told = json.loads(said.splitlines()[-1])
         return Told(told["ray"], told["python"], told["alive"])
 
@@ -227,15 +228,15 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def _run(line: list[str], environment: Mapping[str, str], seconds: float, story: str) -> str:
+def _run(line: list[str], environment: Mapping[str, str], seconds: float, story: str, where: str) -> str:
     mend = "see the last lines above; the token of head and machine (~/.ray/auth_token) must be the same"
     try:
         ended = subprocess.run(
             line, check=False, env=dict(environment), capture_output=True, text=True, timeout=seconds
         )
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{story}: no answer in {seconds:.0f} s", where=line[-1], mend=mend) from error
+        raise UserError(f"{story}: no answer in {seconds:.0f} s", where=where, mend=mend) from error
     if ended.returncode:
         last = "\n".join((ended.stdout + ended.stderr).strip().splitlines()[-12:])
-        raise UserError(f"{story}:\n{last}", where=line[-1], mend=mend)
+        raise UserError(f"{story}:\n{last}", where=where, mend=mend)
     return ended.stdout

@@ -83,7 +83,9 @@ def gather(store: Store, run: str, experiment: Experiment, data: RunData) -> Kno
             rows = list(csv.DictReader(io.StringIO(text.decode())))
             if rows:  # a fold stopped within its first epoch has none
                 curves[name] = [{key: float(value) for key, value in row.items()} for row in rows]
-    labels = [get_soft_labels(store, results[name].blobs["labels"]) for name in results if _is_label(tasks[name])]
+    labels = [
+        get_soft_labels(store, results[name].blobs["labels"]) for name in results if isinstance(tasks[name], LabelTask)
+    ]
     search = next((results[name] for name in results if isinstance(tasks[name], SearchTask)), None)
     chosen = () if search is None else json.loads(search.texts["winner"])
     predicted = next((results[name] for name in results if isinstance(tasks[name], PredictTask)), None)
@@ -117,10 +119,6 @@ def _journal(store: Store, run: str) -> tuple[tuple[tuple[float, Event], ...], s
 def metrics_csv(store: Store, task: str, result: Result | None) -> bytes | None:
     """A fold's metrics.csv: the finished one, else what a running or stopped attempt published last."""
     return store.read(layout.log(task, "metrics.csv")) if result is None else store.get_blob(result.blobs["metrics"])
-
-
-def _is_label(task: Task) -> bool:
-    return isinstance(task, LabelTask)
 
 
 def _suspects(store: Store, labels: Sequence[SoftLabels], data: RunData) -> tuple[Suspect, ...]:

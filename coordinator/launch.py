@@ -18,23 +18,26 @@ from pathlib import Path
 
 from coordinator.access import TEMPORARY, ensure_token, ray_environment
 from coordinator.fleet_file import FleetFile
-from coordinator.remote import Answer
-from coordinator.roster import from_text
+from coordinator.remote import Answer, Ask
+from coordinator.roster import alive_there
 from shared_store.errors import RunFailedError, UserError
 
 JOIN_LOG = "~/.foldfleet/join.log"  # cluster.yaml's start commands write it on every machine
 _LAUNCH_SECONDS = 1800.0  # the first time every machine downloads torch
 _ASK_SECONDS = 30.0
 _POLL_SECONDS = 2.0
-_NEEDED = "for needed in rsync python3; do command -v $needed > /dev/null || echo it lacks $needed; done"
+_LACKS = "it lacks "
+_NEEDED = f"for needed in rsync python3; do command -v $needed > /dev/null || echo {_LACKS}$needed; done"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LAUNCHERS = re.compile(r"\d{4}-\d\d-\d\d |\s|Traceback|Shared connection|click\.|Warning: Permanently|Error: Failed")
-_STOP = (
-    f"ray stop --force > /dev/null 2>&1; rm -rf /tmp/ray /tmp/ray_ssh_* ~/{TEMPORARY}; "
-    "! pgrep -u $(id -u) -f '[r]aylet/raylet|[g]cs_server|[w]orkers.apart'"
+# Ray's own processes, and those that tasks ran in: they end by themselves a moment after their actor
+_PROCESSES = "[r]aylet/raylet|[g]cs_server|foldfleet-env/bin/python.*[s]pawn_main"
+ENDED = (
+    f"for wait in 1 1 1 1 1 0; do left=$(pgrep -l -u $(id -u) -f '{_PROCESSES}'); "
+    'test -z "$left" && break; sleep $wait; done; test -z "$left" || { echo still there: $left; false; }'
 )
+_STOP = f"ray stop --force > /dev/null 2>&1; rm -rf /tmp/ray /tmp/ray_ssh_* ~/{TEMPORARY}; {ENDED}"
 Say = Callable[[str], None]
-Ask = Callable[[str, str, float], Answer]  # a machine's address, a shell command, seconds
 Launch = Callable[[Sequence[str], dict[str, str]], tuple[int, str]]  # Ray's launcher: exit code and words
 
 
@@ -61,7 +64,7 @@ class Launcher:
         head = self.fleet.provider.head_ip
         if head in reached:
             raise UserError(f"the head does not do: {reached[head]}", where=head, mend=self._ssh_line(head))
-        keep = ["--no-restart"] if _alive(self._ask_head()) else []
+        keep = ["--no-restart"] if self._at_work(head) else []
         self.say(f"ray up: {'the head is at work' if keep else 'the head begins'}, {len(self.fleet.machines)} machines")
         code, said = self.launch(["up", "-y", "--no-config-cache", *keep, str(self.path)], _launcher_environment())
         if code:
@@ -82,8 +85,11 @@ class Launcher:
 
     def _check_machines(self) -> dict[str, str]:
         """What is wrong with which machine, before anything is begun."""
-        answers = self._everywhere(_NEEDED, _ASK_SECONDS)
-        wrong = {address: answer.why for address, answer in answers.items() if answer.code or answer.output.strip()}
+        wrong: dict[str, str] = {}
+        for address, answer in self._everywhere(_NEEDED, _ASK_SECONDS).items():
+            lacks = [line for line in answer.output.splitlines() if line.startswith(_LACKS)]  # a login shell greets
+            if answer.code or lacks:
+                wrong[address] = answer.why if answer.code else ", ".join(lacks)
         for address, why in wrong.items():
             self.say(f"{address}: {why}")
         return wrong
@@ -92,8 +98,8 @@ class Launcher:
         """Wait until every named machine is alive."""
         deadline, before = self.clock() + wait_seconds, -1
         while True:
-            answer = self._ask_head()
-            alive = _alive(answer)
+            there, answer = alive_there(self.ask, self.fleet.provider.head_ip)
+            alive = there or {}
             missing = [address for address in self.fleet.machines if address not in alive]
             if len(alive) != before:
                 self.say(f"{len(self.fleet.machines) - len(missing)} of {len(self.fleet.machines)} machines are there")
@@ -104,9 +110,13 @@ class Launcher:
                 raise RunFailedError(self._why_missing(missing, answer))
             self.sleep(_POLL_SECONDS)
 
-    def _ask_head(self) -> Answer:
-        """What the head says of who is there."""
-        return self.ask(self.fleet.provider.head_ip, "foldfleet machines --json", _ASK_SECONDS)
+    def _at_work(self, head: str) -> bool:
+        """Whether there is a fleet that must not be begun anew: a head that is late says nothing of that."""
+        alive, answer = alive_there(self.ask, head)
+        if alive is None:
+            what = f"the head does not say whether a fleet is at work: {answer.why}"
+            raise UserError(what, where=head, mend="try again in a minute")
+        return bool(alive)
 
     def _why_missing(self, missing: Sequence[str], of_head: Answer) -> str:
         """Each machine that did not come, with the reason and the end of its log."""
@@ -137,29 +147,27 @@ class Launcher:
         return f"try: ssh -i {self.fleet.auth.ssh_private_key} {self.fleet.auth.ssh_user}@{address}"
 
 
-def _alive(answer: Answer) -> frozenset[str]:
-    """Addresses that the head counts as alive; none where no head answers."""
-    return frozenset(member.address for member in from_text(answer.output) if member.alive)
-
-
-def launch_by_ray(log: Path) -> Launch:
-    """Ray's own launcher in a process of its own; all that it says goes to `log` too."""
+def launch_by_ray(log: Path, seconds: float = _LAUNCH_SECONDS) -> Launch:
+    """Ray's own launcher in a process of its own, 124 when its `seconds` are up; all that it says goes to `log` too."""
 
     def launch(arguments: Sequence[str], environment: dict[str, str]) -> tuple[int, str]:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w+", encoding="utf-8") as file:
             command = [sys.executable, "-m", "ray.scripts.scripts", *arguments]
-            ran = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                timeout=_LAUNCH_SECONDS,
-                check=False,
-            )
+            try:
+                code = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    timeout=seconds,
+                    check=False,
+                ).returncode
+            except subprocess.TimeoutExpired:
+                code, _ = 124, file.write(f"no end within {seconds:.0f} s: it was ended\n")
             file.seek(0)
-            return ran.returncode, file.read()
+            return code, file.read()
 
     return launch
 

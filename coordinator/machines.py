@@ -136,8 +136,7 @@ class Machines:
         for machine in self.named.values():
             over = 0 < until.get(machine.node, 0) / 1000 < time.time() - _GRACE_SECONDS
             if over and machine.node in self._draining - self._ended:
-                self._ended.add(machine.node)
-                end_node(ray.get_runtime_context().gcs_address, machine.node)
+                self._end(machine)
             if machine.node in until and machine.node not in self._draining and machine.name not in self._joining:
                 self._draining.add(machine.node)
                 left = until[machine.node] / 1000 - time.time() if until[machine.node] else 0.0
@@ -151,8 +150,17 @@ class Machines:
         head, why = ray.get_runtime_context().gcs_address, "the time until which it joined is up"
         try:
             let_go(head, machine.node, max(machine.until, time.time() + _LAST_SECONDS), why)
-        except (UserError, RuntimeError) as error:  # it is left all the same, and its owner may take it away
-            log.warning("%s is not taken back: %s", machine.name, error)
+        except UserError as error:  # it is left all the same, and its owner may take it away
+            log.warning("%s is not taken back: %s", machine.name, error.what)
+
+    def _end(self, machine: Machine) -> None:
+        """A machine whose time is over, with whatever is left there; a head that does not answer is asked again."""
+        try:
+            end_node(ray.get_runtime_context().gcs_address, machine.node)
+        except UserError as error:
+            log.warning("%s is not ended: %s", machine.name, error.what)
+        else:
+            self._ended.add(machine.node)
 
     def _forget(self, machine: Machine, node: dict[str, Any]) -> list[Fact]:
         """Only an end that Ray was told of is one for sure: else the machine may be cut off and work on."""

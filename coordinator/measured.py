@@ -1,4 +1,4 @@
-"""What `foldfleet doctor` measured on the machines of a fleet, kept on its head: what the planner first goes by.
+"""What `foldfleet doctor` measured on the machines of a fleet, kept where it is driven: what the planner first goes by.
 
 `~/.foldfleet/measured.json`. A machine's speed in a run's own recipes says more than a probe's small network; it stands
 until epochs are timed.
@@ -19,7 +19,7 @@ from workers.examined import Examined
 from workers.recipe import Recipe
 from workers.tasks import UNCOUNTED
 
-FILE = ".foldfleet/measured.json"  # below the head's home
+FILE = ".foldfleet/measured.json"  # below the home of whoever drives
 
 
 class Steps(BaseModel):
@@ -108,9 +108,11 @@ def _machine(name: str, one: Examined, recipes: Mapping[str, Recipe], threads: i
         for trained in own
         if trained.step_seconds
     }
-    gpu = first != "cpu"
-    slots = len(one.cards) if gpu else max(1, one.cpus // threads)
-    memory_gb = one.cards[0].memory_gb if gpu and one.cards else one.memory_gb and one.memory_gb / slots
+    seen, gpu = one.cards_of_torch, first != "cpu"
+    slots = len(seen) if gpu else max(1, one.cpus // threads)
+    memory_gb = one.memory_gb and one.memory_gb / slots
+    if gpu:
+        memory_gb = one.cards[0].memory_gb if one.cards else None  # the driver does not tell of any
     speed = one.store and one.store.write_mb_per_second
     return MeasuredMachine(
         name=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,30 @@ class Answer:
     errors: str
 
     @property
+    def unheard(self) -> bool:
+        """Whether it says nothing of what was asked: SSH failed, or time was up."""
+        return self.code in (124, 255)
+
+    @property
     def why(self) -> str:
         """The last thing that it said, for people."""
         said = [*self.output.splitlines(), *self.errors.splitlines()]
         return next((line.strip() for line in reversed(said) if line.strip()), f"exit code {self.code}")
+
+
+Ask = Callable[[str, str, float], Answer]
+"""A machine's address, a shell command, seconds."""
+
+
+def marked(mark: str, text: str) -> str:
+    """One line for programs, found again among whatever a login shell prints."""
+    return f"{mark}: {text}"
+
+
+def what_it_says(mark: str, output: str) -> str | None:
+    """The text of the last line with that mark; None where there is none."""
+    lines = [line for line in output.splitlines() if line.startswith(f"{mark}: ")]
+    return lines[-1].removeprefix(f"{mark}: ") if lines else None
 
 
 @dataclass(frozen=True)

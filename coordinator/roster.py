@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from coordinator.access import TOKEN, enter_fleet
-from coordinator.joining import ID, NAME
+from coordinator.joining import ID, NAME, answering
+from coordinator.remote import Answer, Ask, marked, what_it_says
 from shared_store.errors import UserError
 
-_CONNECT_SECONDS = 3.0
-_MARK = "machines: "  # login shells print what they like around it
+_MARK = "machines"
+_ASK_SECONDS = 40.0
+_LATER = "try again in a minute"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Member:
     address: str
     alive: bool
     doors: tuple[str, ...] = ()  # "HOST:PORT", what every other machine must reach
+    head: bool = False
 
 
 _MEMBERS = TypeAdapter(list[Member])  # of another version it takes what it knows
@@ -45,9 +48,10 @@ def roster(address: str) -> list[Member]:
     from ray.exceptions import RaySystemError
 
     head = head_address(address)
-    if not _answers(head):
-        mend = "name the head as HOST:6379, or begin the fleet: foldfleet up cluster.yaml"
-        raise UserError("no Ray answers", where=head or "this machine, where none was begun", mend=mend)
+    mend = "name the head as HOST:6379, or begin the fleet: foldfleet up cluster.yaml"
+    if not head:
+        raise UserError("no Ray was begun", where="this machine", mend=mend)
+    answering(head, "no Ray answers", mend)  # Ray's own client waits most of a minute to find out
     state = get_state_from_address(head)
     try:
         return [_member(node) for node in state.node_table()]
@@ -72,34 +76,58 @@ def let_go(address: str, node: str, until: float, why: str) -> None:
     """Have the head at `address` (host:port) take a node back at `until`, unix seconds.
 
     Ray starts nothing there from now on, and ends the node when nothing of Ray's is left on it, which may be never:
-    see `end_node`. A driver that uses the node sees that it drains, and has its folds leave in time.
+    see `end_node`. A driver that uses the node sees that it drains, and has its folds leave in time. UserError where
+    the head does not do it.
     """
     import ray._raylet
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    client = vars(ray._raylet)["GcsClient"]  # its stub does not tell of it
-    taken, refusal = client(address=address).drain_node(node, reason, why, int(until * 1000))
+    with _explained(address):
+        client = vars(ray._raylet)["GcsClient"]  # its stub does not tell of it
+        taken, refusal = client(address=address).drain_node(node, reason, why, int(until * 1000))
     if not taken:
-        raise UserError(f"the head does not let the machine go: {refusal}", where=address, mend="try again in a minute")
+        raise UserError(f"the head does not let the machine go: {refusal}", where=address, mend=_LATER)
 
 
 def end_node(address: str, node: str) -> None:
-    """Have the head at `address` (host:port) end a node at once, whatever is left on it."""
+    """Have the head at `address` (host:port) end a node at once, whatever is left on it. UserError if it does not."""
     import ray._raylet
 
-    vars(ray._raylet)["GcsClient"](address=address).drain_nodes([bytes.fromhex(node)])
+    with _explained(address):
+        vars(ray._raylet)["GcsClient"](address=address).drain_nodes([bytes.fromhex(node)])
+
+
+@contextlib.contextmanager
+def _explained(address: str) -> Iterator[None]:
+    """Whatever Ray raises where a head does not answer, as a UserError."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RuntimeError, RayError) as error:
+        raise UserError(f"the head does not do what is asked: {error}", where=address, mend=_LATER) from error
 
 
 def to_text(members: Sequence[Member]) -> str:
     """One line for programs."""
-    return _MARK + json.dumps([asdict(member) for member in members])
+    return marked(_MARK, json.dumps([asdict(member) for member in members]))
 
 
 def from_text(output: str) -> list[Member]:
     """What a process printed that was asked for such a line; nothing where it failed."""
-    lines = [line for line in output.splitlines() if line.startswith(_MARK)]
-    return _MEMBERS.validate_json(lines[-1].removeprefix(_MARK)) if lines else []
+    said = what_it_says(_MARK, output)
+    return [] if said is None else _MEMBERS.validate_json(said)
+
+
+def alive_there(ask: Ask, head: str) -> tuple[dict[str, Member] | None, Answer]:
+    """Who is in a fleet, by address, asked of its head over SSH; nobody where no Ray runs there. And its answer.
+
+    None where it was not heard: that says nothing of a fleet at work.
+    """
+    answer = ask(head, "foldfleet machines --json", _ASK_SECONDS)
+    alive = {member.address: member for member in from_text(answer.output) if member.alive}
+    return None if answer.unheard else alive, answer
 
 
 def doors_of(node: Mapping[str, Any]) -> tuple[str, ...]:
@@ -107,17 +135,16 @@ def doors_of(node: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{node['NodeManagerAddress']}:{node[port]}" for port in ("NodeManagerPort", "ObjectManagerPort"))
 
 
-def _answers(address: str) -> bool:
-    """Whether somebody listens there: Ray's own client waits most of a minute to find out."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _member(node: dict[str, Any]) -> Member:
-    labels, host = node["Labels"], node["NodeManagerHostname"]
-    machine_id, name = labels.get(ID, ""), labels.get(NAME, host)
-    return Member(node["NodeID"], machine_id, name, node["NodeManagerAddress"], node["Alive"], doors_of(node))
+    from shared_store.head import HEAD_RESOURCE  # Ray is imported already
+
+    labels = node["Labels"]
+    return Member(
+        node["NodeID"],
+        labels.get(ID, ""),
+        labels.get(NAME, node["NodeManagerHostname"]),
+        node["NodeManagerAddress"],
+        node["Alive"],
+        doors_of(node),
+        head=HEAD_RESOURCE in node["Resources"],
+    )

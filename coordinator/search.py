@@ -49,6 +49,7 @@ from coordinator.variants import member_names
 from shared_store.commits import read_result
 from shared_store.errors import UserError
 from shared_store.folds_table import FoldTable, read_folds
+from shared_store.head import HEAD_RESOURCE
 from shared_store.records import Result, canonical_json
 from shared_store.store import Store
 from shared_store.tables import get_predictions
@@ -209,7 +210,7 @@ def _own_node() -> str:
     """The resource that only the driver's node offers."""
     own = ray.get_runtime_context().get_node_id()
     resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == own)
-    return next(str(name) for name in resources if name.startswith("node:") and name != "node:__internal_head__")
+    return next(str(name) for name in resources if name.startswith("node:") and name != HEAD_RESOURCE)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ foldfleet doctor                  this machine alone
 foldfleet doctor cluster.yaml     the machines that it names, over SSH: also those that cannot join
 foldfleet doctor HEAD:6379        the machines of a fleet, through Ray, on one of them (`auto`: the fleet that it is in)
 
-Steps are of --config's recipes, else the competition's. What was measured is kept on the head, for the planner.
+Steps are of --config's recipes, else the competition's. What was measured is kept for the planner: over SSH on the
+head, through Ray on the machine where this is typed. So type it where the coordinator will run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from coordinator.checks import judge
 from coordinator.config import parse
 from coordinator.doctor import Alone, Way, examined_here, expected, recipes_of, to_text
 from coordinator.doctor_ssh import OverSsh
-from coordinator.doctor_view import show_findings, summary
+from coordinator.doctor_view import names_a_file, next_step, show_findings, summary
 from coordinator.findings import State
 from coordinator.fleet_file import read_fleet_file
 from coordinator.measured import measured_fleet
@@ -75,14 +76,13 @@ def _doctor(arguments: Sequence[str]) -> None:
     way.keep(measured_fleet(answers, recipes_of(experiment), experiment.fleet.threads).model_dump_json())
     if any(one.state is State.FAIL for one in findings):
         raise RunFailedError(f"{summary(findings)}\nnext: mend what fails, then the same command again", exit_code=2)
-    fleets = " --fleet.address auto --store head:///srv/foldfleet" if given.where else ""
-    done(summary(findings), f"foldfleet pipeline PHOTOS{fleets}")
+    done(summary(findings), next_step(given.where, given.store, given.config))
 
 
 def _way(where: str, doors: Sequence[str]) -> Way:
     if not where:
         return Alone(doors, _say)
-    if not where.endswith((".yaml", ".yml")):
+    if not names_a_file(where):
         from coordinator.doctor_ray import ThroughRay  # Ray takes seconds to load
 
         return ThroughRay(where, _say)

@@ -64,7 +64,7 @@ def _found(machine: str, members: Sequence[Member], head: str) -> Member:
     if len(found) != 1:
         what = f"{len(found) or 'no'} machines of the fleet are called {machine}"
         raise UserError(what, where=head, mend=f"one of: {', '.join(f'{one.name} ({one.address})' for one in members)}")
-    if found[0].address == head.rpartition(":")[0]:
+    if found[0].head:
         mend = "end the run with Ctrl-C, then: foldfleet down cluster.yaml"
         raise UserError("the head holds the fleet together and cannot leave it", where=machine, mend=mend)
     return found[0]

@@ -41,7 +41,7 @@ def _up(arguments: Sequence[str]) -> None:
     of_file = launcher(given.cluster, "up.log")
     of_file.up(Path.home(), given.wait_seconds)
     path = quote(str(given.cluster))
-    step = f"foldfleet doctor {path} --store head:///srv/foldfleet"
+    step = f"foldfleet doctor {path} --store head:///home/USER/store"
     done(f"all {len(of_file.fleet.machines)} machines of {of_file.fleet.cluster_name} are there", step)
 
 

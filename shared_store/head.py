@@ -28,7 +28,7 @@ CALL_SECONDS = 60.0  # for a call's answer; a window of parts in this time needs
 SYNC_SECONDS = 300.0  # for a slow disk to keep all of a large upload
 WINDOW = 4  # parts in flight: 16 MiB fill a link of 1 Gbit/s that answers after 0.1 s
 _CALLS_AT_ONCE = 8  # each may hold a part in memory
-_HEAD = "node:__internal_head__"  # the resource that Ray gives to the head alone
+HEAD_RESOURCE = "node:__internal_head__"  # the resource that Ray gives to the head alone
 _OPTIONS: dict[str, Any] = {
     "namespace": "foldfleet",
     "get_if_exists": True,
@@ -162,7 +162,7 @@ class HeadBackend:
         with _explained(self.url):
             disks = self._disks
             if disks is None:
-                options = {**_OPTIONS, "name": f"disks {_VERSION}", "resources": {_HEAD: 0.001}}
+                options = {**_OPTIONS, "name": f"disks {_VERSION}", "resources": {HEAD_RESOURCE: 0.001}}
                 self._disks = disks = ray.remote(HeadDisks).options(**options).remote()
             return disks.call.remote(self._root, method, *arguments)
 
@@ -173,7 +173,7 @@ class HeadBackend:
 
 def _at_the_head() -> bool:
     """Whether this process runs on the head. Ray's client (`ray://`) runs elsewhere and speaks for it."""
-    heads = [node["NodeID"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]]
+    heads = [node["NodeID"] for node in ray.nodes() if node["Alive"] and HEAD_RESOURCE in node["Resources"]]
     return ray.get_runtime_context().get_node_id() in heads and not ray.util.client.ray.is_connected()
 
 

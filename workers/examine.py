@@ -13,6 +13,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +39,7 @@ ROOMS = ("coordinator", "jobs", "shared_store", "workers")
 _CLASSES = 2
 _STORE_BYTES = 8 * 2**20
 _WRITERS, _ROUNDS = 2, 8  # all machines ask at once: every writer is a login of its own
-_DOOR_SECONDS = 3.0
+_DOOR_SECONDS, _DOORS_AT_ONCE = 3.0, 16
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 
 
@@ -62,19 +63,8 @@ def examine(
     environment: Mapping[str, str] = os.environ,
 ) -> Examined:
     """Look at this machine. `opens`: its way to the store, if that is asked. Takes seconds, up to a minute or two."""
-    asked_at = clock()
-    apart = Apart(loads=("workers.trial",))
-    try:
-        built_for, architectures = _told(apart, _torch_build, (None, ()))
-        devices = _told(apart, _devices, ("cpu",))
-        trained = tuple(
-            _trained(apart, name, recipe, device, question.threads)
-            for device in devices
-            for name, recipe in question.recipes.items()
-        )
-        found = _told(apart, partial(_probed, devices[0], question.threads), None)
-    finally:
-        apart.close()
+    asked_at, began = clock(), time.monotonic()
+    built_for, architectures, trained, speed = _tried_torch(question)
     return Examined(
         host=socket.gethostname(),
         system=system(),
@@ -86,19 +76,37 @@ def examine(
         cards=tuple(seen_cards()),
         torch_cuda=built_for,
         torch_architectures=architectures,
-        probe_speed=found,
+        probe_speed=speed,
         free_disk_gb=_free_disk(question.cache_folder),
         trained=trained,
         store=None if opens is None else tried_store(opens),
-        reached=tuple(map(_reached, question.doors)),
+        reached=_all_reached(question.doors),
         proxies=proxies_between(environment, question.doors),
         unix_seconds=asked_at,
+        took_seconds=time.monotonic() - began,
     )
 
 
 def examine_for(question: Question, store_url: str | None) -> Examined:
     """The same of the machine that this is called on, for who calls it from another one."""
     return examine(question, None if store_url is None else partial(open_store, store_url), Path.home())
+
+
+def _tried_torch(question: Question) -> tuple[str | None, tuple[str, ...], tuple[Trained, ...], float | None]:
+    """The CUDA and the architectures that it was built for, some steps on every device, and the probe's speed."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # for all its processes: as the driver's own tools count
+    apart = Apart(loads=("workers.trial",))
+    try:
+        built_for, architectures = _told(apart, _torch_build, (None, ()))
+        devices = _told(apart, _devices, ("cpu",))
+        trained = tuple(
+            _trained(apart, name, recipe, device, question.threads)
+            for device in devices
+            for name, recipe in question.recipes.items()
+        )
+        return built_for, architectures, trained, _told(apart, partial(_probed, devices[0], question.threads), None)
+    finally:
+        apart.close()
 
 
 def _versions() -> dict[str, str]:
@@ -172,7 +180,6 @@ def _torch_build(_hands: Hands) -> tuple[str | None, tuple[str, ...]]:
 def _devices(_hands: Hands) -> tuple[str, ...]:
     import torch
 
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as the driver's own tools count
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
 
@@ -206,6 +213,12 @@ def tried_store(opens: Callable[[], Store]) -> StoreFacts:
         read_mb_per_second=megabytes / (read - written),
         not_exclusive=reason,
     )
+
+
+def _all_reached(doors: Sequence[str]) -> tuple[Reached, ...]:
+    """Many at once: each that a firewall drops takes all of its seconds."""
+    with ThreadPoolExecutor(max_workers=_DOORS_AT_ONCE) as threads:
+        return tuple(threads.map(_reached, doors))
 
 
 def _reached(door: str) -> Reached:

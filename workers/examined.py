@@ -84,3 +84,9 @@ class Examined(_Facts):
     reached: tuple[Reached, ...]
     proxies: dict[str, str]  # variables that send connections elsewhere
     unix_seconds: float  # its clock, when it was asked
+    took_seconds: float = 0.0  # from then until it answered
+
+    @property
+    def cards_of_torch(self) -> tuple[str, ...]:
+        """The cards that torch could begin to train on, as it calls them: "cuda:0"."""
+        return tuple(sorted({one.device for one in self.trained} - {"cpu"}))

@@ -71,6 +71,13 @@ def test_one_fault_is_named_once_with_what_to_do(
     assert words in one.found and one.mend
 
 
+def test_a_clock_is_not_hidden_by_how_long_the_examination_takes() -> None:
+    fast = SOUND.model_copy(update={"unix_seconds": 1000.0 + 90, "took_seconds": 120.0})
+    (one,) = wrong(fast, asked_at=999.0, answered_at=1121.0)
+    assert (one.check, one.found) == ("clock", "89 s fast")
+    assert wrong(fast.model_copy(update={"unix_seconds": 1000.0}), asked_at=999.0, answered_at=1121.0) == []
+
+
 def test_a_store_in_which_several_writers_may_win_is_no_failure() -> None:
     store = StoreFacts(write_mb_per_second=80.0, read_mb_per_second=80.0, not_exclusive="2 of 8 writers won")
     (one,) = wrong(SOUND.model_copy(update={"store": store}))
@@ -78,7 +85,8 @@ def test_a_store_in_which_several_writers_may_win_is_no_failure() -> None:
 
 
 def test_another_build_of_the_same_torch_does() -> None:
-    assert wrong(SOUND.model_copy(update={"versions": VERSIONS | {"torch": "2.14.1+cu126"}})) == []
+    other = {"torch": "2.14.1+cu126", "torchvision": "0.29.1+cu126"}  # what a GTX 10xx is told to install
+    assert wrong(SOUND.model_copy(update={"versions": VERSIONS | other})) == []
 
 
 def test_a_machine_that_does_not_answer_is_named_with_why() -> None:
@@ -126,6 +134,18 @@ def test_cards_that_torch_has_code_for_do() -> None:
     assert wrong(with_card(RTX_2070)) == []
     newer = Card(0, "u", "of next year", "9.5", "600.1", 24.0, 0.0, None)
     assert wrong(with_card(newer)) == []  # code for compute_90 is translated for it
+
+
+def test_a_card_that_torch_does_not_see_beside_another_is_told() -> None:
+    second = Card(1, "v", "RTX 2070", "7.5", "580.95", 8.6, 0.1, 40.0)
+    (one,) = wrong(SOUND.model_copy(update={"cards": (RTX_2070, second), "trained": ON_A_CARD}))
+    assert one.state is State.WARN and one.found == "torch sees 1 of 2 cards" and "CUDA_VISIBLE_DEVICES" in one.mend
+
+
+def test_a_card_that_only_torch_tells_of_is_no_missing_card() -> None:
+    alone = SOUND.model_copy(update={"trained": ON_A_CARD})
+    (one,) = (one for one in judge([Answer("attic", alone)], Expected(None, {"": RECIPE})) if one.check == "card")
+    assert one.state is State.OK and "torch trains on cuda:0" in one.found
 
 
 def test_who_holds_a_cards_memory_is_named() -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from coordinator.config import Experiment, parse
 from coordinator.doctor import from_text, to_text
 from coordinator.doctor_ssh import OverSsh, command_words
-from coordinator.doctor_view import show_findings, summary
+from coordinator.doctor_view import next_step, show_findings, summary
 from coordinator.findings import Finding, failed, warned, well
 from coordinator.fleet_file import FleetFile
 from coordinator.measured import FILE
@@ -22,6 +22,7 @@ from coordinator.remote import Answer
 from coordinator.roster import Member
 from coordinator.roster import to_text as roster_text
 from jobs.arguments import split_off_sections
+from shared_store.errors import UserError
 
 HEAD, FIRST, SECOND = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 EXPERIMENT = parse(
@@ -30,6 +31,8 @@ EXPERIMENT = parse(
     "here",
 )
 
+NO_RAY = UserError("no Ray cluster answers", where="fleet.address auto", mend="begin it")
+
 
 class Machines:
     """Three machines: the head and the second are in the fleet, the first does not answer as it should."""
@@ -37,9 +40,12 @@ class Machines:
     def __init__(self) -> None:
         self.asked: dict[str, list[str]] = {HEAD: [], FIRST: [], SECOND: []}
         self.first = Answer(255, "", "no route to host")
+        self.of_head: Answer | None = None  # instead of who is there
 
     def ask(self, address: str, command: str, _seconds: float) -> Answer:
         self.asked[address].append(command)
+        if command.startswith("foldfleet machines") and self.of_head is not None:
+            return self.of_head
         if command.startswith("foldfleet machines"):
             members = [
                 Member("n1", "m1", "head", HEAD, alive=True, doors=(f"{HEAD}:41", f"{HEAD}:42")),
@@ -95,6 +101,9 @@ def test_without_a_store_none_is_asked_for() -> None:
     [
         (Answer(255, "", "no route to host"), "SSH: no route to host"),
         (Answer(127, "", "foldfleet: command not found"), "foldfleet does not run there: foldfleet: command not found"),
+        (Answer(124, "", "no answer within 300 s"), "no answer within 300 s"),
+        (Answer(2, "Welcome!", f"motd\nfoldfleet doctor: {NO_RAY}"), "no Ray cluster answers (fleet.address auto)"),
+        (Answer(2, "", "foldfleet: error: unrecognized arguments: --reach"), "does not run there: foldfleet: error"),
         (Answer(0, 'examined: {"host": "of another version"}', ""), "foldfleet does not run there"),
     ],
 )
@@ -104,6 +113,14 @@ def test_a_machine_that_gives_no_answer_is_named_with_why(answer: Answer, words:
     head, first, second = machines.way().examined(EXPERIMENT, with_store=False)
     assert (head.machine, second.machine) == ("head", "desk") and head.in_fleet and second.examined == SOUND
     assert first.examined is None and words in first.failure and first.mend
+    assert ("does not run there" in words) == ("does not run there" in first.failure)
+
+
+def test_a_machine_that_says_itself_what_to_mend_has_its_own_words_told() -> None:
+    machines = Machines()
+    machines.first = Answer(2, "", f"foldfleet doctor: {NO_RAY}")
+    first = machines.way().examined(EXPERIMENT, with_store=False)[1]
+    assert first.mend == "begin it (on that machine)"
 
 
 def test_a_machine_outside_of_the_fleet_is_examined_all_the_same() -> None:
@@ -111,6 +128,15 @@ def test_a_machine_outside_of_the_fleet_is_examined_all_the_same() -> None:
     machines.first = Answer(0, to_text(SOUND), "")
     first = machines.way().examined(EXPERIMENT, with_store=False)[1]
     assert first.examined == SOUND and first.in_fleet is False and first.machine == f"{SOUND.host} ({FIRST})"
+
+
+@pytest.mark.parametrize("code", [124, 255])
+def test_a_head_that_is_not_heard_says_of_nobody_that_it_is_not_in_the_fleet(code: int) -> None:
+    machines = Machines()
+    machines.of_head = Answer(code, "", "late")
+    assert [answer.in_fleet for answer in machines.way().examined(EXPERIMENT, with_store=False)[::2]] == [None, None]
+    machines.of_head = Answer(2, "", "no Ray answers")
+    assert [answer.in_fleet for answer in machines.way().examined(EXPERIMENT, with_store=False)[::2]] == [False, False]
 
 
 def test_what_was_measured_is_kept_on_the_head() -> None:
@@ -159,6 +185,27 @@ def test_the_summary_counts_machines_and_faults() -> None:
         "2 machines examined: 1 fail, 1 warn"
     )
     assert summary([well("a", "c", "")]) == "1 machine examined: 0 fail, 0 warn"
+
+
+@pytest.mark.parametrize(
+    ("where", "store", "config", "words"),
+    [
+        ("", None, None, "foldfleet pipeline PHOTOS"),
+        ("", "/my store", None, "foldfleet pipeline PHOTOS --store '/my store'"),
+        (
+            "f.yaml",
+            None,
+            "a.yaml",
+            "ray submit f.yaml jobs/pipeline.py -- PHOTOS --config a.yaml --fleet.address auto"
+            " --store head:///home/USER/store",
+        ),
+        ("h:6379", "s3://b/p", None, "foldfleet pipeline PHOTOS --fleet.address h:6379 --store s3://b/p"),
+    ],
+)
+def test_the_next_step_is_the_run_where_it_can_be_typed(
+    where: str, store: str | None, config: str | None, words: str
+) -> None:
+    assert next_step(where, store, config) == words
 
 
 def test_the_file_of_a_fleet_says_how_its_machines_are_reached(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import socket
 from dataclasses import replace
@@ -10,7 +11,7 @@ from importlib.metadata import version
 
 import pytest
 
-from coordinator.joining import Door, Told, deadline, enter, own_address, with_redis
+from coordinator.joining import Door, RayCommands, Told, deadline, enter, own_address, with_redis
 from shared_store.errors import UserError
 
 DOOR = Door(head="192.0.2.1:6379", machine="ab" * 8, name="attic", node_ip="192.0.2.7", until=1234.5, cpus=2)
@@ -105,6 +106,13 @@ def test_a_head_keeps_its_books_in_a_redis_that_answers() -> None:
     assert {"--head", "--redis-password=secret"} <= set(words)
     with pytest.raises(UserError, match="no Redis answers"):
         with_redis(address, {})
+
+
+def test_a_start_that_fails_does_not_print_the_password() -> None:
+    words = ["no-such-command", "--redis-password=secret"]  # so that nothing begins
+    with pytest.raises(UserError, match="ray start did not succeed") as caught:
+        RayCommands(dict(os.environ)).start(words)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_time_that_has_passed_today_is_tomorrows() -> None:

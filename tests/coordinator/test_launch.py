@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import yaml
 
 from coordinator.access import TOKEN
 from coordinator.fleet_file import read_fleet_file
-from coordinator.launch import JOIN_LOG, Launcher
+from coordinator.launch import ENDED, JOIN_LOG, Launcher, launch_by_ray
 from coordinator.remote import Answer
 from coordinator.roster import Member, to_text
 from shared_store.errors import RunFailedError, UserError
@@ -124,6 +126,17 @@ def test_a_machine_that_never_began_to_join_is_told_of_from_the_heads_log(machin
         machines.launcher().up(tmp_path, 10.0)
 
 
+@pytest.mark.parametrize("answer", [Answer(124, "", "no answer within 40 s"), Answer(255, "", "Connection reset")])
+def test_a_fleet_whose_head_is_not_heard_is_not_restarted_either(
+    machines: Machines, tmp_path: Path, answer: Answer
+) -> None:
+    machines.alive, machines.coming = [HEAD, FIRST], [SECOND]
+    machines.special[HEAD, "foldfleet machines"] = answer
+    with pytest.raises(UserError, match=f"does not say whether a fleet is at work: {answer.errors}"):
+        machines.launcher().up(tmp_path, 60.0)
+    assert not machines.launched
+
+
 def test_a_head_that_cannot_say_who_is_there_is_no_empty_fleet(machines: Machines, tmp_path: Path) -> None:
     machines.special[HEAD, "foldfleet machines"] = Answer(1, "", "No module named 'jobs'")
     with pytest.raises(RunFailedError, match="cannot say who is there: No module named 'jobs'"):
@@ -135,6 +148,17 @@ def test_without_the_head_nothing_is_begun(machines: Machines, tmp_path: Path) -
     with pytest.raises(UserError, match="it lacks rsync"):
         machines.launcher().up(tmp_path, 10.0)
     assert not machines.launched
+
+
+def test_a_machine_whose_login_shell_greets_lacks_nothing(machines: Machines, tmp_path: Path) -> None:
+    machines.special[HEAD, "for needed"] = Answer(0, "Welcome!\n", "")
+    machines.launcher().up(tmp_path, 60.0)
+    assert machines.launched and not any("Welcome" in line for line in machines.said)
+
+
+def test_a_launcher_that_does_not_end_is_ended_and_told_of(tmp_path: Path) -> None:
+    code, said = launch_by_ray(tmp_path / "logs" / "up.log", seconds=0.01)(["--help"], dict(os.environ))
+    assert code == 124 and said.endswith("no end within 0 s: it was ended\n")
 
 
 def test_a_launcher_that_fails_shows_what_the_machine_said(machines: Machines, tmp_path: Path) -> None:
@@ -153,12 +177,33 @@ def test_down_stops_every_machine_and_names_those_that_it_cannot_reach(machines:
         machines.launcher().down()
 
 
+@pytest.mark.parametrize(("looks", "code", "words"), [(2, 0, ""), (99, 1, "still there: 7 raylet 8 python\n")])
+def test_a_machine_is_stopped_when_nothing_is_left_that_ends_by_itself(
+    tmp_path: Path, looks: int, code: int, words: str
+) -> None:
+    """`looks` at the processes see two; those who wait are not waited for here."""
+    looked = tmp_path / "looked"
+    looked.touch()
+    for name, text in {
+        "pgrep": f"echo look >> {looked}; test $(wc -l < {looked}) -le {looks} && printf '7 raylet\\n8 python\\n'",
+        "sleep": "",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-c", ENDED], env={"PATH": path}, check=False, capture_output=True, text=True, timeout=30
+    )
+    assert (ran.returncode, ran.stdout) == (code, words)
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
         ({"provider": {"type": "aws"}}, "Input should be 'local'"),
         ({"provider": {"type": "local", "head_ip": "192.0.2.10", "worker_ips": []}}, "is an example"),
         ({"provider": {"type": "local", "head_ip": HEAD, "worker_ips": [HEAD, FIRST]}}, "stands there twice"),
+        ({"provider": {"type": "local", "head_ip": "tower", "worker_ips": []}}, "tower is a name"),
         ({"min_workers": 1}, "min_workers 1"),
         ({"auth": {"ssh_user": "me", "ssh_private_key": "/nowhere"}}, "there is no"),
         ({"file_mounts": {"~/foldfleet/jobs": "nowhere"}}, "there is no nowhere here"),

@@ -14,6 +14,7 @@ from coordinator.events import Fact, MachineCut, MachineDraining, MachineJoined,
 from coordinator.machines import Machines
 from coordinator.measured import Known
 from coordinator.nodes import Looks, Seen
+from shared_store.errors import UserError
 from workers.tasks import Probed
 
 EXPECTED, UNEXPECTED, PREEMPTED = 1, 2, 3  # ray's NodeDeathInfo.Reason
@@ -31,9 +32,10 @@ class Cluster:
         monkeypatch.setattr("coordinator.machines.Probes", lambda _actors: self)
         monkeypatch.setattr("coordinator.machines.ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="head"))
         monkeypatch.setattr("coordinator.machines.let_go", lambda *given: self.let_go.append(given))
-        monkeypatch.setattr("coordinator.machines.end_node", lambda *given: self.ended.append(given))
+        monkeypatch.setattr("coordinator.machines.end_node", self.end_node)
         self.let_go: list[tuple[Any, ...]] = []
         self.ended: list[tuple[Any, ...]] = []
+        self.unheard = 0  # times that the head does not answer who has it end a node
         actors: Any = self
         measured = {"m1": Known(speed=7.5, link_mb_per_second=12.0), "m2": Known(link_mb_per_second=4.0)}
         looks = Looks(lambda: Seen(dict(self.nodes), dict(self.draining)))
@@ -48,6 +50,12 @@ class Cluster:
 
     def end(self, node: str, reason: int) -> None:
         self.nodes[node] |= {"Alive": False, "DeathReason": reason, "DeathReasonMessage": "so it was"}
+
+    def end_node(self, *given: Any) -> None:
+        self.ended.append(given)
+        if self.unheard > 0:
+            self.unheard -= 1
+            raise UserError("the head does not do what is asked", where="head", mend="try again in a minute")
 
     def at(self, _machine: Machine, _slot: int) -> None: ...
 
@@ -192,3 +200,13 @@ def test_what_is_left_on_a_machine_whose_time_is_up_is_ended_once(cluster: Clust
     met(cluster)
     assert cluster.machines.changes() == [] and cluster.machines.changes() == []
     assert cluster.ended == [("head", "n2")]
+
+
+def test_a_head_that_does_not_hear_whom_to_end_is_asked_again(cluster: Cluster) -> None:
+    cluster.begin("attic", "n1", id="1", name="attic")
+    cluster.draining = {"n1": int(1000 * time.time()) - 60_000}
+    cluster.unheard = 1
+    met(cluster)
+    for _ in range(3):
+        cluster.machines.changes()
+    assert cluster.ended == [("head", "n1")] * 2

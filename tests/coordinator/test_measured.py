@@ -54,12 +54,19 @@ def test_what_is_kept_is_read_again_and_what_cannot_be_read_is_nothing(tmp_path:
 
 
 def test_slots_and_memory_are_those_that_a_run_would_have() -> None:
-    trained = (Trained(recipe="", device="cuda:0", bits=16, step_seconds=0.1, image_seconds=0.1),)
+    first, second = (
+        Trained(recipe="", device=f"cuda:{index}", bits=16, step_seconds=0.1, image_seconds=0.1) for index in range(2)
+    )
     cards = (RTX_2070, RTX_2070)
-    on_cards = Answer("desk", SOUND.model_copy(update={"machine_id": "c", "cards": cards, "trained": trained}))
-    found = fleet(machine("a", 0.1), on_cards).machines
+    both, one, told = (
+        Answer(name, SOUND.model_copy(update={"machine_id": name, "cards": of, "trained": trained}))
+        for name, of, trained in (("c", cards, (first, second)), ("one", cards, (first,)), ("told", (), (first,)))
+    )
+    found = fleet(machine("a", 0.1), both, one, told).machines
     assert (found["a"].slots, found["a"].gpu, found["a"].memory_gb) == (2, False, 8.0)  # of 4 cores, 2 threads each
     assert (found["c"].slots, found["c"].gpu, found["c"].bits, found["c"].memory_gb) == (2, True, 16, 8.6)
+    assert (found["one"].slots, found["one"].memory_gb) == (1, 8.6)  # the other one torch does not see
+    assert (found["told"].slots, found["told"].gpu, found["told"].memory_gb) == (1, True, None)  # nvidia-smi is silent
 
 
 def test_recipes_whose_steps_take_the_same_time_share_them() -> None:

@@ -43,7 +43,7 @@ def test_it_says_what_it_is(examined: Examined) -> None:
     assert examined.host == socket.gethostname() and examined.system == platform.system().lower()
     assert examined.versions["python"] == platform.python_version()
     assert examined.versions["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
-    assert examined.cards == (CARD,) and examined.unix_seconds == 77.0
+    assert examined.cards == (CARD,) and examined.unix_seconds == 77.0 and examined.took_seconds > 0
     assert len(examined.machine_id) == 16 and len(examined.code) == 8
 
 
