@@ -18,7 +18,7 @@ from coordinator.remote import Answer, Ask, marked, what_it_says
 from shared_store.errors import UserError
 
 _MARK = "machines"
-_ASK_SECONDS = 40.0
+_ASK_SECONDS = 60.0  # a busy head takes its time to load Ray
 _LATER = "try again in a minute"
 
 
