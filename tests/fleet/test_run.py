@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fleet.alone import Alone
-from fleet.fleet_run import SHORT, FleetRun, Size
+from fleet.fleet_run import FleetRun, Size
 from fleet.journal import training_seconds
 from fleet.makespan import makespan
 from fleet.operator import Operator
@@ -75,15 +75,3 @@ def test_who_has_another_token_is_refused(operator: Operator) -> None:
 def test_the_dashboard_is_for_the_head_itself_alone(operator: Operator) -> None:
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"http://{operator.lab.address('head')}:8265/api/version", timeout=5.0)
-
-
-@pytest.mark.timeout(600)
-def test_ray_job_submit_runs_the_project_as_it_is_here(operator: Operator, alone: Alone) -> None:
-    run = FleetRun(operator, "job", SHORT).submit("pipeline")
-    try:
-        run.finish()
-    finally:
-        run.forget()
-    assert run.results() == alone(SHORT)
-    assert (operator.home / ".ray" / "auth_token").read_text() not in operator.said("job.log")
-    assert operator.lab.home("head").joinpath(".ray/auth_token").stat().st_mode & 0o777 == 0o600

@@ -49,7 +49,7 @@ def test_a_run_with_its_store_on_an_sftp_server(operator: Operator, alone: Alone
 
 
 @pytest.mark.timeout(600)
-def test_a_run_with_its_store_in_an_s3_bucket(
+def test_a_run_that_ray_job_submit_begins_with_its_store_in_an_s3_bucket(
     operator: Operator, alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_s3(tmp_path, operator.lab.switch.operator) as server:
@@ -58,7 +58,7 @@ def test_a_run_with_its_store_in_an_s3_bucket(
             folder.mkdir(exist_ok=True)
             (folder / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {server.endpoint_url}\n")
             (folder / "credentials").write_text(CREDENTIALS)
-        run = FleetRun(operator, "s3", SHORT, store=server.url("run")).begin()
+        run = FleetRun(operator, "s3", SHORT, store=server.url("run")).submit("pipeline")
         try:
             run.finish()
         finally:
@@ -66,3 +66,5 @@ def test_a_run_with_its_store_in_an_s3_bucket(
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         assert results_of(open_store(server.url("run")), alone(SHORT)) == alone(SHORT)
+    assert (operator.home / ".ray" / "auth_token").read_text() not in operator.said("s3.log")
+    assert operator.lab.home("head").joinpath(".ray/auth_token").stat().st_mode & 0o777 == 0o600
