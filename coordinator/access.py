@@ -12,7 +12,6 @@ from pathlib import Path
 from shared_store.errors import UserError
 
 TOKEN = ".ray/auth_token"  # below the home folder, where Ray looks for it
-TORCH_CACHE = ".cache/foldfleet/torch"  # which torch makes when it is loaded, else in /tmp
 TEMPORARY = ".foldfleet/tmp"  # temporary files of a machine's Ray and of its folds, removed by `foldfleet down`
 _BYTES = 32
 EMBEDDED_ENVIRONMENT: Mapping[str, str] = {
@@ -70,7 +69,6 @@ def enter_fleet(environment: dict[str, str] | os._Environ[str], home: Path) -> N
         raise UserError("this machine does not have the fleet's token", where=str(path), mend=mend)
     for name, value in ray_environment().items():
         environment.setdefault(name, value)
-    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / TORCH_CACHE))
 
 
 def environment_to_join(home: Path, begins: bool) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from coordinator.access import TORCH_CACHE
 from coordinator.checks import Answer, Expected
 from coordinator.config import Experiment
 from coordinator.measured import FILE
@@ -86,7 +84,6 @@ def examined_here(experiment: Experiment, with_store: bool, doors: Sequence[str]
             begin_ray(address)
         return open_store(url)
 
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / TORCH_CACHE))  # torch makes it, else in /tmp
     return examine(question_of(experiment, doors), opens if with_store else None, Path.home())
 
 

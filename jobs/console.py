@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -19,6 +20,8 @@ from shared_store.errors import RunFailedError, StoppedError, UserError
 def command(name: str, act: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
     """Run one command's `act` and turn its ending into words and an exit code."""
     debug = "--debug" in arguments
+    # Here and in all processes that it begins: torch makes that folder when it is loaded, else in /tmp.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path("~/.cache/foldfleet/torch").expanduser()))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a class's name that the terminal cannot write ends no run
             stream.reconfigure(errors="replace")

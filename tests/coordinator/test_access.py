@@ -44,8 +44,7 @@ def test_a_process_with_the_token_gets_every_variable_and_keeps_those_that_it_ha
     ensure_token(tmp_path)
     environment = {"OMP_NUM_THREADS": "4"}
     enter_fleet(environment, tmp_path)
-    torch = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / ".cache/foldfleet/torch")}
-    assert environment == ray_environment() | torch | {"OMP_NUM_THREADS": "4"}
+    assert environment == ray_environment() | {"OMP_NUM_THREADS": "4"}
     assert environment["RAY_AUTH_MODE"] == "token"
 
 
