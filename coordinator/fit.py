@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from coordinator.events import MachineJoined
 from coordinator.retry import Ended, Needs, cards_text, less_memory, next_micro_batch, too_small
@@ -86,9 +88,16 @@ def memory_refusal(task: Task, needs: Needs, largest: MachineJoined, spared: Foo
 
 
 def rather_not(history: Sequence[Ended]) -> frozenset[str]:
-    """Machines where it crashed or hung: it goes elsewhere while there is an elsewhere."""
-    bad = (Failure.CRASHED, Failure.HUNG)
-    return frozenset(end.machine for end in history if end.outcome.failure in bad)
+    """Machines where it crashed or hung, or was lost again before it came to a commit: there is an elsewhere first."""
+    bad = {end.machine for end in history if end.outcome.failure in (Failure.CRASHED, Failure.HUNG)}
+    barren = takewhile(lambda end: not end.committed, reversed(history))
+    lost = Counter(end.machine for end in barren if end.outcome.failure is Failure.LOST)
+    return frozenset(bad | {machine for machine, times in lost.items() if times > 1})
+
+
+def tells_of_machines(history: Sequence[Ended]) -> bool:
+    """Whether its ends say where not to try again, so that it fits other machines than its like."""
+    return bool(rather_not(history)) or any(end.outcome.failure is Failure.OUT_OF_MEMORY for end in history)
 
 
 def _allowed(task: Task, needs: Needs | None, pin: str | None, host: MachineJoined) -> bool:

@@ -34,8 +34,9 @@ from coordinator.events import (
     TaskEnded,
     Tick,
 )
+from coordinator.fit import tells_of_machines
 from coordinator.graph import Graph
-from coordinator.retry import ABOUT_MACHINES, AGAINST_MACHINE, GOES_ON, Rules, judge
+from coordinator.retry import AGAINST_MACHINE, GOES_ON, Rules, judge
 from coordinator.slots import Extremes, Fastest, Slots
 from workers.tasks import Failure, Outcome, Progress
 
@@ -250,9 +251,8 @@ class Ledger:
 
     def _queue(self, task: str, entry: Entry) -> Hashable:
         """Tasks of one queue fit the same machines. Failures that say something about machines make a queue of one."""
-        alone = any(end.outcome.failure in ABOUT_MACHINES for end in entry.history())
         kind = (self.estimates.keys[task], self.rules.needs.get(task), self.rules.pins.get(task))
-        return (*kind, task) if alone else kind
+        return (*kind, task) if tells_of_machines(entry.history()) else kind
 
     def _current(self, task: str, attempt: int) -> Attempt:
         running = self.running.get(task)

@@ -4,7 +4,8 @@ Budgets are apart by kind of failure:
 
     stopped        again at once
     preempted      again at once, any number of times: it says nothing about the task
-    lost           again, with a growing delay; only losses in a row without a new commit count
+    lost           again, with a growing delay; only losses in a row without a new commit count, two on one machine
+                   against that
     hung           `hangs` tries in all, with a growing delay
     crashed        `crashes` tries in all; the same crash on two machines is the task's own fault
     nan            once more from the last commit
@@ -31,7 +32,6 @@ _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^\s'\",:;()]+)+")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 GOES_ON = (Failure.STOPPED, Failure.LOST, Failure.PREEMPTED)  # ends after which a task goes on as if nothing had been
-ABOUT_MACHINES = (Failure.OUT_OF_MEMORY, Failure.CRASHED, Failure.HUNG)  # ends that say where not to try again
 AGAINST_MACHINE = (Failure.CRASHED, Failure.HUNG, Failure.LOST)  # ends on a machine that is here, until one is well
 
 

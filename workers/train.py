@@ -100,16 +100,18 @@ class _Fold:
         """Load the furthest commit that can be trusted, or begin."""
         resumed = self.checkpoints.resume()
         self.learner, self.story = begin(self.task, self.recipe, self.work.device, resumed)
-        note = f"attempt {self.work.attempt} begins"
+        note = as_usual = "attempt 1 begins"
         if resumed is not None:
             place = f"epoch {self.story.epoch}, step {self.story.step}"
             note = f"attempt {self.work.attempt} resumes from {resumed.name}: {place}"
+        elif self.work.attempt > 1:
+            note = f"attempt {self.work.attempt} begins"
         note += self.story.trains_by(self.work.micro_batch)
         self.story.log += [*self.notes, *self.checkpoints.news().notes, note]
         self.notes = []
         self.pace = Pace(self.clock(), self.total_step())
         self.began = self.cadence.snapshot_at = self.clock()
-        self.report(note=note)
+        self.report(note="" if note == as_usual else note)  # that it has started is told already
 
     def train_epoch(self) -> None:
         """The rest of the current epoch, its validation and its commit. Raises StoppedError when asked to stop."""

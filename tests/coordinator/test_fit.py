@@ -71,6 +71,15 @@ def test_a_task_would_rather_not_go_where_it_crashed_or_hung() -> None:
     assert {"e", "f"} <= rather_not(ends) and not {"a", "b", "c"} & rather_not(ends)
 
 
+def test_a_machine_that_lost_it_twice_before_a_commit_is_one_of_those() -> None:
+    def lost(machine: str, committed: bool = False) -> Ended:
+        return Ended(Outcome("fold", 1, Failure.LOST), 0.0, committed, machine)
+
+    assert rather_not([lost("a"), lost("b"), lost("a")]) == {"a"}
+    assert rather_not([lost("a"), lost("b")]) == frozenset()
+    assert rather_not([lost("a"), lost("a", committed=True), lost("a")]) == frozenset()
+
+
 @pytest.mark.parametrize(
     ("needs", "pin", "words"),
     [

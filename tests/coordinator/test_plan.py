@@ -184,6 +184,23 @@ def test_a_task_that_crashed_goes_elsewhere_while_there_is_an_elsewhere() -> Non
     assert Start(TEACHERS[0], "attic", 0, 2) in orders
 
 
+def test_a_task_that_was_lost_again_and_again_goes_elsewhere_while_there_is_an_elsewhere() -> None:
+    others = [ResultFound(task) for task in TEACHERS[1:]]
+    lost = [TaskEnded(Outcome(TEACHERS[0], attempt, Failure.LOST, "killed for memory")) for attempt in (1, 2)]
+    began = [
+        *others,
+        dataclasses.replace(BOX, slots=4),
+        MachineJoined("attic", 1, WORK, speed=0.1),
+        Start(TEACHERS[0], "box", 0, 1),
+        lost[0],
+    ]
+    ledger = ledger_after(*began, Tick(10.0))
+    assert Start(TEACHERS[0], "box", 0, 2) in carried_out(ledger)  # once is nothing
+    for event in (lost[1], Tick(60.0)):
+        ledger.apply(event)
+    assert Start(TEACHERS[0], "attic", 0, 3) in carried_out(ledger)
+
+
 def test_after_out_of_memory_a_fold_goes_on_with_fewer_images_at_once() -> None:
     short = TaskEnded(Outcome(TEACHERS[0], 1, Failure.OUT_OF_MEMORY))
     ledger = ledger_after(
