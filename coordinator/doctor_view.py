@@ -68,6 +68,8 @@ def names_a_file(where: str) -> bool:
 
 def next_step(where: str, store: str | None, config: str | None) -> str:
     """The run that was looked at: on the head where a person sits elsewhere, else on this machine."""
+    if names_a_file(where) and config is not None and config.startswith("configs/"):
+        config = f"foldfleet/{config}"  # where cluster.yaml brings it
     words = ["ray", "submit", where, "jobs/pipeline.py", "--"] if names_a_file(where) else ["foldfleet", "pipeline"]
     words += ["PHOTOS", *(["--config", config] if config else [])]
     words += ["--fleet.address", "auto" if names_a_file(where) else where] if where else []

@@ -189,7 +189,7 @@ def test_a_task_that_was_lost_again_and_again_goes_elsewhere_while_there_is_an_e
     lost = [TaskEnded(Outcome(TEACHERS[0], attempt, Failure.LOST, "killed for memory")) for attempt in (1, 2)]
     began = [
         *others,
-        dataclasses.replace(BOX, slots=4),
+        dataclasses.replace(BOX, slots=4, speed=1.0),
         MachineJoined("attic", 1, WORK, speed=0.1),
         Start(TEACHERS[0], "box", 0, 1),
         lost[0],
