@@ -62,7 +62,8 @@ svg .curve:hover { stroke-width: 4; }
 .class7 { stroke: var(--c7); }
 .class8 { stroke: var(--c8); } .class9 { stroke: var(--c9); }
 .small { font-size: .85rem; } .keys { display: flex; flex-wrap: wrap; gap: .1rem .9rem; }
-.key-name { white-space: nowrap; } .key-name .key, .keys .key { margin: 0 .35rem 0 0; }
+.key-name { white-space: nowrap; margin-left: .9rem; } .keys .key-name { margin-left: 0; }
+.key-name .key, .keys .key { margin: 0 .35rem 0 0; }
 .small-charts { grid-template-columns: repeat(auto-fill, minmax(min(14rem, 100%), 1fr)); margin-top: .75rem; }
 svg .choice { fill: var(--soft); fill-opacity: .45; }
 svg .choice.edge { fill: var(--card); fill-opacity: 1; stroke: var(--ink);

@@ -96,13 +96,14 @@ class Relay:
         if parts is None:
             return None
         connection.send((_ANSWER, True))
-        for part in parts:
-            if connection.recv() != _MORE:
-                raise _GoneError
+        while (
+            connection.recv() == _MORE
+        ):  # before the next part is read: if that fails, the failure is what is answered
+            part = next(parts, None)
+            if part is None:
+                return _END
             connection.send((_MORE, bytes(part)))
-        if connection.recv() != _MORE:
-            raise _GoneError
-        return _END
+        raise _GoneError
 
 
 class _GoneError(Exception):

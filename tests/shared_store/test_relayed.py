@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared_store.backend import PART_BYTES, Content, Passing
+from shared_store.backend import PART_BYTES, Backend, Content, Passing
 from shared_store.committer import Committed
 from shared_store.errors import StoreDownError, StoreFullError
 from shared_store.local import LocalBackend
@@ -70,6 +70,36 @@ def test_an_error_is_raised_here_as_it_was_there_and_the_next_call_is_answered(r
         backend.move("blobs/a", "blobs/b")
     assert caught.value.mend == "make some"
     assert backend.size("blobs/a") is None
+
+
+class Failing(Elsewhere):
+    """One that is gone after the first part of what is read, once."""
+
+    def __init__(self, inner: Backend) -> None:
+        super().__init__(inner)
+        self.failed = False
+
+    def parts(self, key: str, start: int = 0) -> Iterator[bytes | memoryview] | None:
+        parts = super().parts(key, start)
+        if parts is None or self.failed:
+            return parts
+        self.failed = True
+        return self._one_of(parts)
+
+    def _one_of(self, parts: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        yield next(parts)
+        raise StoreDownError("the head is away", where=self.url, mend="wait")
+
+
+def test_a_read_that_fails_in_the_middle_leaves_a_connection_that_answers(tmp_path: Path) -> None:
+    relay = Relay(Failing(LocalBackend(tmp_path / "far")))
+    backend = RelayedBackend(relay.door)
+    backend.publish("blobs/large", Content(LARGE))
+    with pytest.raises(StoreDownError, match="the head is away"):
+        read(backend, "blobs/large")
+    backend.close()  # what a patient reader does before it reads on
+    assert read(backend, "blobs/large") == LARGE
+    relay.close()
 
 
 def test_bytes_that_fail_on_the_way_leave_nothing_and_a_reader_may_let_go(relay: Relay, tmp_path: Path) -> None:
