@@ -98,7 +98,7 @@ class Relay:
         connection.send((_ANSWER, True))
         while (
             connection.recv() == _MORE
-        ):  # before the next part is read: if that fails, the failure is what is answered
+        ):  # before the next part is read: its failure is the answer
             part = next(parts, None)
             if part is None:
                 return _END
