@@ -154,16 +154,26 @@ def describe(data: RunData) -> Table:
     return table
 
 
-def findings(prepared: Prepared) -> list[str]:
-    """What was found on the way, a sentence each; nothing when there is nothing to tell."""
-    lines = []
-    if prepared.rejected:
-        first = prepared.rejected[0]
-        lines.append(
-            f"{len(prepared.rejected)} files left out (rejected.csv), first {first['path']}: {first['reason']}"
-        )
-    if prepared.duplicates:
-        lines.append(f"{len(prepared.duplicates)} duplicates found and settled (duplicates.csv)")
-    if prepared.leaks:
-        lines.append(f"{len(prepared.leaks)} photos stood in two parts: kept in one (leaks.csv)")
+def findings(prepared: Prepared, shown: int = 1) -> list[str]:
+    """What was found on the way, a line each, with so many examples; nothing when there is nothing to tell."""
+    twice = [row for row in prepared.duplicates if row["label"] != row["other_label"]]
+    copies = [row for row in prepared.duplicates if row["label"] == row["other_label"]]
+    said = [
+        ("files left out (rejected.csv)", [f"{row['path']}: {row['reason']}" for row in prepared.rejected]),
+        ("photos left out, for their picture has two labels (duplicates.csv)", [_beside(row) for row in twice]),
+        ("photos that repeat another one, used once (duplicates.csv)", [_beside(row) for row in copies]),
+        ("photos in two parts, kept in one (leaks.csv)", [_beside(row) for row in prepared.leaks]),
+    ]
+    lines: list[str] = []
+    for what, found in said:
+        if found and shown == 1:
+            lines.append(f"{what}: {len(found)}, first {found[0]}")
+        elif found:
+            more = len(found) - shown
+            lines += [f"{what}: {len(found)}", *(f"  {one}" for one in found[:shown])]
+            lines += [f"  and {more} more"] if more > 0 else []
     return lines
+
+
+def _beside(row: Mapping[str, str]) -> str:
+    return f"{row['path']} beside {row['other_path']}"

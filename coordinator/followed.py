@@ -37,7 +37,7 @@ from shared_store.commits import last_commit, read_result
 from shared_store.errors import UserError
 from shared_store.records import Holder, Result
 from shared_store.store import Store
-from workers.tasks import TrainTask
+from workers.tasks import Task, TrainTask
 
 _LINES = 8
 _ENDED_WELL = (State.DONE, State.FAILED, State.BLOCKED)
@@ -173,20 +173,31 @@ class Followed:
         ledger, watched = self.drive.ledger, self.drive.watched
         for name, entry in ledger.entries.items():
             result = self._results.get(name) or read_result(self._store, name)
-            epochs = entry.task.recipe["epochs"] if isinstance(entry.task, TrainTask) else 0
             if result is not None:
                 self._results[name] = result
                 if entry.state in (State.WAITING, State.READY):
                     ledger.apply(ResultFound(name))
                     self.drive.found.add(name)
-                if epochs:
-                    numbers = result.numbers
-                    best = Score(numbers["mean_ap"], int(numbers["kept_epoch"])) if "mean_ap" in numbers else None
-                    watched.stands(name, int(numbers.get("epochs", 0)), epochs, best, done=True)
-            elif epochs and name not in ledger.running and name not in watched.newest:
-                commit = last_commit(self._store, name)
-                if commit is not None:
-                    watched.stands(name, commit.epoch, epochs, None)
+            if isinstance(entry.task, TrainTask) and (result is not None or name not in ledger.running):
+                _stands(watched, self._store, name, entry.task, result)
+
+
+def show_standing(watched: Watched, store: Store, tasks: Mapping[str, Task]) -> None:
+    """Have `watched` know how far the folds of other days are, before anything is heard of them."""
+    for name, task in tasks.items():
+        if isinstance(task, TrainTask):
+            _stands(watched, store, name, task, read_result(store, name))
+
+
+def _stands(watched: Watched, store: Store, name: str, task: TrainTask, result: Result | None) -> None:
+    """By its result, else by its newest commit."""
+    epochs = task.recipe["epochs"]
+    if result is not None:
+        numbers = result.numbers
+        best = Score(numbers["mean_ap"], int(numbers["kept_epoch"])) if "mean_ap" in numbers else None
+        watched.stands(name, int(numbers.get("epochs", 0)), epochs, best, done=True)
+    elif name not in watched.newest and (commit := last_commit(store, name)) is not None:
+        watched.stands(name, commit.epoch, epochs, None)
 
 
 def _task_of(event: Event) -> str | None:

@@ -65,12 +65,17 @@ def _fleet_text(session: Session) -> str:
     return f"at {address}" + (f"; speeds by `foldfleet doctor`: {', '.join(sorted(speeds))}" if speeds else "")
 
 
+def span(low: str, middle: str, high: str) -> str:
+    """`in 20 min, between 18 min and 25 min`; `in about 2 min` where those would be the same words."""
+    return f"in about {middle}" if low == high else f"in {middle}, between {low} and {high}"
+
+
 def _finish_text(session: Session, data: RunData, graph: Graph, to_do: Collection[str]) -> str:
     """From what this run or the doctor measured; nothing is tried for it."""
     folds = sum(isinstance(graph.tasks[name], TrainTask) for name in to_do)
     basis = known_basis(session, data, graph) if 0 < folds <= _MOST_FOLDS else None
     if basis is None:
-        return "told once an epoch is timed; `foldfleet plan --simulate` asks before"
+        return "not known before an epoch is timed; `foldfleet plan --simulate` tries some steps and tells"
     try:
         found = outlook(question_of(session, graph, basis, plays=_PLAYS))
     except UserError as error:  # a machine that a fold is meant for may still come
@@ -78,4 +83,4 @@ def _finish_text(session: Session, data: RunData, graph: Graph, to_do: Collectio
     low, middle, high = map(duration, found.finish)
     stuck = found.bottleneck if len(basis.machines) > 1 else None
     held = f"; bottleneck {stuck.machine}, in the end alone for {duration(stuck.alone)}" if stuck else ""
-    return f"in {middle}, between {low} and {high}, {basis.said}{held}"
+    return f"{span(low, middle, high)}, {basis.said}{held}"

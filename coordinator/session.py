@@ -134,7 +134,7 @@ class Session:
                 )
             ) as fleet,
             StopSignal() as stop,
-            View(self.console) as view,
+            self._view(graph) as view,
             Rewriting(write_report, self.say) as rewriting,
         ):
             if fleet.dashboard:
@@ -154,6 +154,11 @@ class Session:
         self.say(summary(ledger))
         check_ending(self.experiment, self.store, self.run, ledger, hold)
         return ledger
+
+    def _view(self, graph: Graph) -> View:
+        view = View(self.console)
+        view.show_standing(self.store, graph.tasks)
+        return view
 
     def _measured(self) -> dict[str, Known]:
         """What `foldfleet doctor` found of the fleet's machines, where this run is to use them."""

@@ -85,7 +85,7 @@ svg .command { stroke: var(--soft); stroke-dasharray: 2 3; }
 svg .move { fill: none; stroke: var(--ink); stroke-width: 1.4; } svg .move-end { fill: var(--ink); }
 .photos { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .9rem; }
 figure { margin: 0; min-width: 0; } figcaption { font-size: .8rem; line-height: 1.35; margin-top: .3rem; }
-figcaption span { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+figcaption span { display: block; overflow-wrap: anywhere; }
 .bad { color: var(--bad); }
 .frame { aspect-ratio: 1; background: var(--here); border-radius: 6px; overflow: hidden; display: flex; }
 .frame img { width: 100%; height: 100%; object-fit: contain; }

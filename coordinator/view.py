@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -32,9 +32,12 @@ from coordinator.estimate import Interval
 from coordinator.event_lines import EventLines
 from coordinator.events import Event, Progressed
 from coordinator.finish import Finish
+from coordinator.followed import show_standing
 from coordinator.ledger import Ledger, State
 from coordinator.machine_lines import duration
 from coordinator.watched import Watched
+from shared_store.store import Store
+from workers.tasks import Task
 
 _REFRESH_SECONDS = 0.5
 _LINES_ABOVE = 6  # of what happened, which stay in sight above the screen; fewer in a low terminal
@@ -83,6 +86,11 @@ class View:
             self._print_pending()
             self._live.update(self.screen(ledger), refresh=True)
 
+    def show_standing(self, store: Store, tasks: Mapping[str, Task]) -> None:
+        """Let the screen begin with what stands of the tasks."""
+        if self._live is not None:
+            show_standing(self._watched, store, tasks)
+
     def screen(self, ledger: Ledger) -> Text:
         """What stands below the lines, within the terminal's width and height."""
         finish = finish_line(self._finish.look(ledger), ledger, self._wall())
@@ -106,7 +114,8 @@ def finish_line(finish: Interval | None, ledger: Ledger, wall: datetime) -> str:
         return f"expected finish: {why}"
     left = [max(0.0, at - ledger.now) for at in finish]
     low, middle, high = (_of_day(wall + timedelta(seconds=seconds), wall) for seconds in left)
-    return f"expected finish {middle}, between {low} and {high}: in {duration(left[1])}"
+    between = "" if low == high else f", between {low} and {high}"
+    return f"expected finish {middle}{between}: in {duration(left[1])}"
 
 
 def _of_day(at: datetime, today: datetime) -> str:

@@ -112,9 +112,9 @@ class Watched:
     def _done(self, ledger: Ledger) -> float:
         """Share of all training that is done."""
         known = self._tally(ledger)
-        begun = [*ledger.running, *known.urgent]
-        folds = (name for name in begun if isinstance(ledger.entries[name].task, TrainTask))
-        part = sum(self._share(name, ledger.entries[name]) for name in folds)
+        begun = ((name, ledger.entries[name]) for name in {*ledger.running, *self.newest})
+        open_folds = ((name, e) for name, e in begun if isinstance(e.task, TrainTask) and e.state is not State.DONE)
+        part = sum(self._share(name, entry) for name, entry in open_folds)
         return (known.folds_done + part) / max(1, known.folds)
 
     def _share(self, name: str, entry: Entry) -> float:

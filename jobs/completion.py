@@ -1,8 +1,10 @@
 """What a shell needs to complete `foldfleet` commands and their options: made once, of what their --help says.
 
-bash:  foldfleet completion bash > ~/.local/share/bash-completion/completions/foldfleet
+bash:  mkdir -p ~/.local/share/bash-completion/completions
+       foldfleet completion bash > ~/.local/share/bash-completion/completions/foldfleet
 zsh:   foldfleet completion zsh > ~/.foldfleet-completion, and in ~/.zshrc: source ~/.foldfleet-completion
-fish:  foldfleet completion fish > ~/.config/fish/completions/foldfleet.fish
+fish:  mkdir -p ~/.config/fish/completions
+       foldfleet completion fish > ~/.config/fish/completions/foldfleet.fish
 """
 
 from __future__ import annotations

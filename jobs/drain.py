@@ -49,7 +49,7 @@ def _drain(arguments: Sequence[str]) -> None:
             end_node(head, member.node)
             ended = True
         time.sleep(_LOOK_SECONDS)
-    done(f"{member.name} has left the fleet", f"there: ray stop ends what Ray left, foldfleet join {head} brings it back")
+    done(f"{member.name} has left the fleet", f"there: `ray stop` ends what Ray left; or `foldfleet join {head}`")
 
 
 def _seconds(text: str) -> float:

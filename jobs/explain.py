@@ -18,7 +18,7 @@ from jobs.run_command import again, run_command
 from shared_store.commits import last_commit, read_result
 from shared_store.errors import UserError
 from shared_store.store import Store
-from workers.tasks import Task
+from workers.tasks import Task, TrainTask
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,7 +41,8 @@ def _explain(session: Session, word: str, debug: bool) -> None:
             session.say(text)
     result = read_result(session.store, name)
     log = log_place(session.store, name)
-    session.say(f"log: {log}" if log else "log: none yet; it begins with the first commit")
+    if isinstance(tasks[name], TrainTask):
+        session.say(f"log: {log}" if log else "log: none yet; it begins with the first commit")
     done(_standing(session.store, name, tasks), again(session, "status" if result is not None else "pipeline"))
 
 
@@ -54,7 +55,7 @@ def _standing(store: Store, name: str, tasks: Mapping[str, Task]) -> str:
         return f"{task.name} is done{score}"
     commit = last_commit(store, name)
     if commit is not None:
-        return f"{task.name} is not done: its newest commit is number {commit.number}, after {commit.epoch} epochs"
+        return f"{task.name} is not done: its newest commit is number {commit.number}, after epoch {commit.epoch}"
     waits = [tasks[other].name for other in task.inputs if read_result(store, other) is None]
     return f"{task.name} has not begun" + (f": it waits for {', '.join(waits)}" if waits else "")
 

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 def _plan(session: Session, asked: _Simulated, arguments: Sequence[str]) -> None:
     data = prepare_data(session.experiment, session.store, session.console)
     session.console.print(describe(data))
-    for line in findings(data.prepared):
+    for line in findings(data.prepared, shown=10):
         session.say(line)
     graph = data.graph(session.experiment)
     check_placing(session.experiment.fleet, graph)

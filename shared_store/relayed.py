@@ -96,9 +96,7 @@ class Relay:
         if parts is None:
             return None
         connection.send((_ANSWER, True))
-        while (
-            connection.recv() == _MORE
-        ):  # before the next part is read: its failure is the answer
+        while connection.recv() == _MORE:  # before the next part is read: its failure is the answer
             part = next(parts, None)
             if part is None:
                 return _END

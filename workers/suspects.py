@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
@@ -100,11 +101,16 @@ def contact_sheet(suspects: Sequence[Suspect], image_bytes: Callable[[str], byte
         pixels = thumbnail(decode(image_bytes(suspect.image_id), _SIDE))
         sheet.paste(Image.fromarray(pixels), (left, upper))
         for number, (line, colour) in enumerate(_caption(suspect)):
-            fitted = _fitted(line, lambda text: float(draw.textlength(text, font=font)))
+            fitted = _fitted(_drawable(line), lambda text: float(draw.textlength(text, font=font)))
             draw.text((left, upper + _SIDE + 2 + number * _LINE), fitted, fill=colour, font=font)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _drawable(text: str) -> str:
+    """Letters that the font has: those that it lacks without their accents, which is better than boxes."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
 def _title(shown: int, suspects: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from finished_run import finished_run
 from rich.console import Console
 
 from coordinator.config import Experiment, FleetSection
+from coordinator.data import findings
 from coordinator.drive import drive
 from coordinator.endings import check_ending
 from coordinator.events import Event, MachineCut, MachineJoined, Progressed, RunBegan, Start, Tick
@@ -36,6 +38,24 @@ def test_a_run_says_beforehand_what_it_has_what_is_done_and_where_things_go(stor
     assert "`foldfleet plan --simulate`" in lines[3]  # nothing was measured, and nothing is tried for this
     assert lines[-1].endswith("runs/demo") and len(lines) <= 10
     assert work_text(graph, list(graph.tasks)).startswith(f"{len(graph.tasks)} tasks: 2 teacher")
+
+
+def test_what_was_left_out_is_told_with_examples_and_two_labels_apart_from_copies(store: Store, cache: Cache) -> None:
+    row = {"kind": "exact", "part": "train", "other_part": "train", "label": "cat", "action": "as it is"}
+    copy = {**row, "path": "a.jpg", "other_path": "b.jpg", "other_label": "cat"}
+    contrary = {**row, "path": "c.jpg", "other_path": "d.jpg", "other_label": "dog"}
+    rejected = [{"part": "train", "path": f"{number}.jpg", "reason": "the file is empty"} for number in range(3)]
+    prepared = finished_run(store, cache, ()).data.prepared
+    found = dataclasses.replace(prepared, rejected=rejected, duplicates=[copy, contrary])
+    assert findings(found) == [
+        "files left out (rejected.csv): 3, first 0.jpg: the file is empty",
+        "photos left out, for their picture has two labels (duplicates.csv): 1, first c.jpg beside d.jpg",
+        "photos that repeat another one, used once (duplicates.csv): 1, first a.jpg beside b.jpg",
+    ]
+    lines = findings(found, shown=2)
+    assert lines[:4] == ["files left out (rejected.csv): 3"] + [f"  {n}.jpg: the file is empty" for n in (0, 1)] + [
+        "  and 1 more"
+    ]
 
 
 def test_a_fold_whose_machine_is_not_here_is_told_and_refuses_nothing(store: Store, cache: Cache) -> None:

@@ -21,6 +21,7 @@ from coordinator.events import (
     MachineProbed,
     Migrate,
     Progressed,
+    ResultFound,
     Start,
     Stop,
     StopRequested,
@@ -31,7 +32,10 @@ from coordinator.graph import Graph, Photos, build
 from coordinator.ledger import Ledger
 from coordinator.machine_lines import duration
 from coordinator.view import View, finish_line, summary
-from workers.tasks import Failure, Outcome, Progress
+from shared_store.commits import put_commit, put_result
+from shared_store.records import Commit, Result
+from shared_store.store import Store
+from workers.tasks import Failure, Outcome, Progress, spec_hash
 
 
 def story(console: Console) -> str:
@@ -193,6 +197,23 @@ def test_a_small_terminal_keeps_the_summary_and_the_finish(width: int, height: i
     lines = view.screen(troubled(view, folds=80)).plain.splitlines()
     assert max(map(len, lines)) <= width and len(lines) <= height
     assert "tasks done" in lines[-2] and lines[-1].startswith("expected finish")
+
+
+def test_the_screen_of_a_run_that_goes_on_begins_with_what_stands(store: Store) -> None:
+    graph = build(Experiment(), Photos("snapshot", "0" * 64), ("no", "yes"), None)
+    done, begun = graph.named("teacher/")[:2]
+    numbers = {"mean_ap": 0.9, "epochs": 30, "kept_epoch": 25}
+    put_result(store, Result(done, spec_hash(graph.tasks[done]), 1, "x", {}, numbers))
+    put_commit(store, Commit(begun, 1, None, "spec", 1, "nonce", 7, 0, {}))
+    view = View(Console(file=io.StringIO(), width=140, height=60, force_terminal=True))
+    view.show_standing(store, graph.tasks)
+    ledger = Ledger(graph)
+    ledger.apply(ResultFound(done))
+    lines = view.screen(ledger).plain.splitlines()
+    assert any("teacher/fold0" in line and "0.900 @25" in line for line in lines)
+    assert any("teacher/fold1" in line and "7/35" in line for line in lines)
+    (bar,) = [line for line in lines if line.endswith(" %")]
+    assert bar.endswith(" 12 %")  # 1.2 folds of ten
 
 
 def test_the_best_epoch_of_a_fold_that_goes_on_is_not_its_newest() -> None:
