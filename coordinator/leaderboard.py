@@ -169,10 +169,12 @@ def verdict(pool: Pool, question: Question, findings: Findings) -> str:
     """What was chosen, how sure that is, and which simpler choice is as good, in sentences."""
     winner, images = findings.winner, len(pool.labels)
     chosen = "the chosen model" if len(winner.ensemble) == 1 else f"the chosen {len(winner.ensemble)}"
+    interval = f"95 % interval {winner.low:.4f} to {winner.high:.4f}"
+    if winner.low == winner.high:  # as where all is right: that says how few they are, and not how sure it is
+        interval = "no interval, for all resamples of so few photos score the same"
     sentences = [
         f"Chosen: {_members(pool, winner.ensemble)}, {METRIC_WORDS[question.metric]} {winner.score:.4f} "
-        f"(95 % interval {winner.low:.4f} to {winner.high:.4f}) on {images} selection photos, "
-        f"the best of {findings.considered}."
+        f"({interval}) on {images} selection photos, the best of {findings.considered}."
     ]
     for found in findings.comparisons:
         relation = f"is as good as {chosen}" if found.as_good else f"is not as good as {chosen}"

@@ -101,16 +101,17 @@ def contact_sheet(suspects: Sequence[Suspect], image_bytes: Callable[[str], byte
         pixels = thumbnail(decode(image_bytes(suspect.image_id), _SIDE))
         sheet.paste(Image.fromarray(pixels), (left, upper))
         for number, (line, colour) in enumerate(_caption(suspect)):
-            fitted = _fitted(_drawable(line), lambda text: float(draw.textlength(text, font=font)))
+            fitted = _fitted(drawable(line), lambda text: float(draw.textlength(text, font=font)))
             draw.text((left, upper + _SIDE + 2 + number * _LINE), fitted, fill=colour, font=font)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _drawable(text: str) -> str:
-    """Letters that the font has: those that it lacks without their accents, which is better than boxes."""
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+def drawable(text: str) -> str:
+    """Letters that the font has, which are those of ASCII: others without their accents, or a question mark."""
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return bare.encode("ascii", "replace").decode()
 
 
 def _title(shown: int, suspects: int) -> str:

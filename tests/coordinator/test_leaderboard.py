@@ -68,6 +68,13 @@ def test_log_loss_ranks_the_lowest_first_and_a_lead_still_favours_the_winner() -
     assert single.difference > 0
 
 
+def test_where_all_resamples_score_the_same_no_interval_is_claimed() -> None:
+    pool = a_pool(FEW_IMAGES - 1, [0.01] * 5)  # nothing is wrong anywhere
+    question, findings = searched(pool)
+    assert findings.winner.score == findings.winner.low == findings.winner.high == 1.0
+    assert "no interval, for all resamples of so few photos" in verdict(pool, question, findings)
+
+
 def test_a_clear_winner_is_said_to_be_better_and_an_equal_mean_as_good() -> None:
     pool = a_pool(FEW_IMAGES, [1.5, 1.5, 1.5, 8, 8])
     question, findings = searched(pool)

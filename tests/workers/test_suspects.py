@@ -7,7 +7,7 @@ from PIL import Image
 from support import digit_rows
 
 from shared_store.tables import SoftLabels
-from workers.suspects import Suspect, contact_sheet, find_suspects, suspects_csv
+from workers.suspects import Suspect, contact_sheet, drawable, find_suspects, suspects_csv
 
 CLASSES = ("calm", "wild")
 
@@ -68,6 +68,10 @@ def test_sheet_shows_at_most_forty_photos_and_repeats() -> None:
         assert whole.size == part.size
     with Image.open(io.BytesIO(contact_sheet(suspects[:3], kept.__getitem__))) as few:
         assert few.size[1] < whole.size[1]
+
+
+def test_letters_that_the_sheets_font_lacks_are_no_boxes() -> None:
+    assert drawable("Dach Süd/été 猫.jpg") == "Dach Sud/ete ?.jpg"
 
 
 def test_sheet_holds_the_photo_above_its_caption() -> None:
