@@ -74,7 +74,9 @@ def _tell(summary: Summary) -> None:
         print(f"  {name}: {count}")
     if summary.rejected:
         name, reason = summary.rejected[0]
-        print(f"{len(summary.rejected)} photos could not be read (rejected.csv), first {name}: {reason}")
+        count = len(summary.rejected)
+        what = "1 photo could not be read" if count == 1 else f"{count} photos could not be read"
+        print(f"{what} (rejected.csv){'' if count == 1 else ', first'} {name}: {reason}")
     print(
         f"{summary.ms_per_image:.1f} ms an image in all: read {summary.read_ms:.1f}, model {summary.model_ms:.1f}, "
         f"loading {summary.load_seconds:.1f} s once; at most {summary.memory_mb:.0f} MB of {summary.memory_of} memory"
