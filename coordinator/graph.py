@@ -195,7 +195,13 @@ def _end(experiment: Experiment, data: _Data, members: Sequence[TrainTask], test
         ensemble=experiment.ensemble.model_dump(mode="json"),
     )
     described = tuple(_described(name, member) for name, member in by_id.items())
-    bundle = BundleTask(name="bundle/winner", search=task_id(search), members=described, classes=data.classes)
+    bundle = BundleTask(
+        name="bundle/winner",
+        search=task_id(search),
+        members=described,
+        classes=data.classes,
+        longest_side=experiment.data.longest_side,
+    )
     if test is None:
         return [search, bundle]
     predict = PredictTask(

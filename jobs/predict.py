@@ -74,13 +74,19 @@ def _tell(summary: Summary) -> None:
         print(f"  {name}: {count}")
     if summary.rejected:
         name, reason = summary.rejected[0]
-        print(f"{len(summary.rejected)} photos could not be read (rejected.csv), first {name}: {reason}")
+        count = len(summary.rejected)
+        first = ", first" if count > 1 else ":"
+        print(f"{_photos(count)} could not be read (rejected.csv){first} {name}: {reason}")
     print(
         f"{summary.ms_per_image:.1f} ms an image in all: read {summary.read_ms:.1f}, model {summary.model_ms:.1f}, "
         f"loading {summary.load_seconds:.1f} s once; at most {summary.memory_mb:.0f} MB of {summary.memory_of} memory"
     )
     files = ", ".join(str(file) for file in summary.files)
-    done(f"predicted {summary.images} photos: {files}", f"look at {summary.files[0]}")
+    done(f"predicted {_photos(summary.images)}: {files}", f"look at {summary.files[0]}")
+
+
+def _photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count} photos"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from workers.tasks import BundleTask, PredictTask, Task, TrainTask, spec_hash, t
 from workers.work import Work
 
 CLASSES = ("digit_0", "digit_1", "digit_2", "digit_3")
+LONGEST_SIDE = 96
 TEST_LABELS = ("digit_0", "digit_1", "", "digit_3")
 
 
@@ -75,7 +76,7 @@ def search_result(store: Store, winners: list[TrainTask]) -> str:
 
 def bundle_task(search: str, members: list[TrainTask]) -> BundleTask:
     described: list[dict[str, Any]] = [{**to_json(task), "id": task_id(task)} for task in members]
-    return BundleTask("bundle/winner", search, tuple(described), CLASSES)
+    return BundleTask("bundle/winner", search, tuple(described), CLASSES, LONGEST_SIDE)
 
 
 def work_for(task: Task, store: Store, cache: Cache) -> Work:
@@ -103,9 +104,13 @@ def exported_folder(root: Path, sizes: tuple[int, ...]) -> Path:
     """The same, its files written to a folder."""
     store = open_store(str(root / "store"))
     task = exported_bundle(store, Cache(root / "cache", limit_gb=1.0), sizes)
+    return written_bundle(task, store, root / "bundle")
+
+
+def written_bundle(task: BundleTask, store: Store, folder: Path) -> Path:
+    """The files of a bundle whose result stands in `store`, in a new folder."""
     result = read_result(store, task_id(task))
     assert result is not None
-    folder = root / "bundle"
     folder.mkdir()
     for name, digest in result.blobs.items():
         (folder / name.removeprefix("file:")).write_bytes(store.get_blob(digest))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from support import digits_folder
 
 from coordinator.config import parse
@@ -63,11 +64,17 @@ def test_a_reader_gets_what_the_pages_promise(
             Path("two.yaml").write_text(text, encoding="utf-8")
         elif language == "python":
             Path("own.py").write_text(text, encoding="utf-8")
+            broken, other = Path("new/broken.jpg"), Path("new/other.PNG")
+            broken.write_bytes(b"no photo")
+            Image.new("RGB", (60, 40), "red").save(other)
             capsys.readouterr()
             runpy.run_path("own.py")
             told = capsys.readouterr().out.splitlines()
             assert [line.split()[0] for line in told] == sorted(photo.name for photo in Path("new").iterdir())
+            assert told.pop(0).startswith("broken.jpg cannot be read: not a JPEG")
             assert {line.split()[1] for line in told} <= set(CLASSES.values())
+            broken.unlink()
+            other.unlink()
         else:
             assert language == "sh"
             for line in text.splitlines():

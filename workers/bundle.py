@@ -1,6 +1,7 @@
 """The exported predictor: a folder of plain files that needs no store, no Ray and no training code's state.
 
-    bundle.json            classes, each member's network and preprocessing, versions, sha256 of every other file
+    bundle.json            classes, each member's network and preprocessing, the side to which the run shrank photos,
+                           versions, sha256 of every other file
     <member>.safetensors   one a member: the kept weights, the very bytes that training left
     model.onnx             the whole ensemble, where it could be made (`bundle.json` says so, or why not)
     README.md              the model card
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import safetensors.torch
 import timm
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from shared_store.commits import read_result
@@ -76,6 +77,7 @@ class Index(_Part):
     version: Literal[1] = 1
     classes: tuple[str, ...]
     combine: str = "mean of the members' logits, then softmax"
+    longest_side: int | None = Field(default=None, ge=1)  # bundles made before it was noted: photos as they are
     members: tuple[MemberEntry, ...]
     onnx: OnnxEntry
     versions: Mapping[str, str]
@@ -83,7 +85,8 @@ class Index(_Part):
     digest: str = ""
 
     def sealed(self) -> Index:
-        rest = self.model_dump(mode="json", exclude={"digest"})
+        unsaid = {"longest_side"} if self.longest_side is None else set[str]()
+        rest = self.model_dump(mode="json", exclude={"digest"} | unsaid)
         return self.model_copy(update={"digest": sha256(canonical_json(rest))})
 
 
@@ -109,7 +112,7 @@ def open_bundle(read: ReadFile, where: str, device: str = "cpu") -> Predictor:
         if sha256(data) != index.files[entry.file]:
             raise _broken(f"a file of the bundle is damaged: {entry.file}", where)
         members.append(_member(entry, data, len(index.classes), where, device))
-    return Predictor(index.classes, members, device)
+    return Predictor(index.classes, members, device, index.longest_side)
 
 
 def _index(data: bytes | None, where: str) -> Index:
@@ -162,7 +165,14 @@ def export_bundle(task: BundleTask, work: Work) -> Result:
         files[ONNX] = exported.data
     inputs = tuple(f"images_{size}" for size in predictor.sizes)
     onnx = OnnxEntry(file=None if exported.data is None else ONNX, note=exported.note, inputs=inputs)
-    index = Index(classes=task.classes, members=tuple(entries), onnx=onnx, versions=_versions(), files={})
+    index = Index(
+        classes=task.classes,
+        longest_side=task.longest_side,
+        members=tuple(entries),
+        onnx=onnx,
+        versions=_versions(),
+        files={},
+    )
     files[CARD] = model_card(index.model_dump(mode="json"), search, winners, work.store)
     hashes = {name: sha256(data) for name, data in files.items()}
     index = index.model_copy(update={"files": hashes}).sealed()

@@ -63,8 +63,8 @@ def _use(index: Mapping[str, Any]) -> str:
     onnx = index["onnx"]
     inputs = ", ".join(f"`{name}`" for name in onnx["inputs"])
     how = (
-        f"`{onnx['file']}` takes {inputs}: uint8 `[n, 3, size, size]`, RGB, longest side resized to the size and "
-        "centred on black; it gives `logits` and `probabilities`, classes in the order above."
+        f"`{onnx['file']}` takes {inputs}: uint8 `[n, 3, size, size]`, RGB, photos shrunk as above, then longest side "
+        "resized to the size and centred on black; it gives `logits` and `probabilities`, classes in the order above."
         if onnx["file"]
         else "To have an ONNX file, install `onnx` and `onnxruntime` (and see the reason above), then export again."
     )
@@ -74,7 +74,10 @@ def _use(index: Mapping[str, Any]) -> str:
         "or from Python:\n\n"
         "    from workers.bundle import load_bundle\n"
         '    predictor = load_bundle("THIS_FOLDER")\n'
-        "    logits = predictor.logits([rgb_uint8_array])   # [n, classes]; softmax gives probabilities\n\n"
+        '    photo = predictor.pixels(open("PHOTO", "rb").read())\n'
+        "    logits = predictor.stacked_logits([photo])   # [n, classes]; softmax gives probabilities\n\n"
+        f"Both first do to a photo what the run did to its own: longest side to {index['longest_side']} pixels by the "
+        "area filter, if it is larger, and kept as JPEG of quality 95.\n\n"
         f"ONNX: {onnx['note']}. {how}"
     )
 

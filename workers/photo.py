@@ -1,5 +1,6 @@
 """One photo, read once: what is kept of it, its id, and its fingerprint against duplicates.
 
+The predictor keeps of a photo what preparation does (`keep`), so that both see the same pixels.
 Light on imports, because every process of the pool loads it.
 """
 
@@ -42,13 +43,11 @@ def read_photo(source: str, target: str, longest_side: int) -> Photo | str:
     """
     try:
         data = Path(source).read_bytes()
-        pixels = decode(data, at_least=max(longest_side + 1, FINE))  # + 1: what must be shrunk is never taken for small
+        kept, small = keep(data, longest_side)
     except UnreadableImageError as error:
         return error.reason
     except OSError as error:
         return f"the file cannot be read ({error.strerror or error})"
-    small = shrink(pixels, longest_side)
-    kept = kept_bytes(data, pixels, small)
     write_scratch(target, kept)
     height, width = small.shape[:2]
     thumbnail = cv2.resize(small, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
@@ -56,6 +55,13 @@ def read_photo(source: str, target: str, longest_side: int) -> Photo | str:
     return Photo(
         hashlib.sha256(kept).hexdigest(), target, width, height, perceptual_hash(thumbnail), thumbnail.tobytes()
     )
+
+
+def keep(data: bytes, longest_side: int) -> tuple[bytes, NDArray[np.uint8]]:
+    """The bytes that are kept of a photo file, and its pixels before they became those. Raises what `decode` raises."""
+    pixels = decode(data, at_least=max(longest_side + 1, FINE))  # + 1: what must be shrunk is never taken for small
+    small = shrink(pixels, longest_side)
+    return kept_bytes(data, pixels, small), small
 
 
 def shrink(pixels: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:

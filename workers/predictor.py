@@ -1,6 +1,7 @@
 """The predictor: any photos in, the ensemble's logits out. Mean of the members' logits, softmax comes after.
 
-Each member sees a photo exactly as it did in validation: longest side to its image size, centred on black.
+Each member sees a photo exactly as it did in validation: shrunk and kept as the run kept its photos, then longest side
+to its image size, centred on black.
 Results do not depend on the batch size but for the order in which float32 sums are taken: logits agree within
 `BATCH_TOLERANCE` (of the largest logit where that is above 1), on one machine and device.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from workers.decode import decode
 from workers.framing import EvaluationTransform
 from workers.images import Normaliser
+from workers.photo import encode_jpeg, keep, shrink
 from workers.repeatable import whole_float32
 
 Pixels = NDArray[np.uint8]
@@ -35,24 +37,38 @@ class Member:
 
 
 class Predictor:
-    """`classes` in the order of every logit column, and the members whose logits are averaged."""
+    """`classes` in the order of every logit column, and the members whose logits are averaged.
 
-    def __init__(self, classes: Sequence[str], members: Sequence[Member], device: str) -> None:
+    `longest_side` is what the run shrank its photos to; None: they are taken as they are.
+    """
+
+    def __init__(
+        self, classes: Sequence[str], members: Sequence[Member], device: str, longest_side: int | None = None
+    ) -> None:
         self.classes = tuple(classes)
         self.members = tuple(members)
         self.device = torch.device(device)
+        self.longest_side = longest_side
         self.sizes = tuple(sorted({member.image_size for member in members}))
         self._transforms = {size: EvaluationTransform(size) for size in self.sizes}
 
     def pixels(self, data: bytes) -> dict[int, Pixels]:
         """A photo's bytes as uint8 [size, size, 3] for each image size. Raises what `decode` raises."""
-        return {size: transform(decode(data, size)) for size, transform in self._transforms.items()}
+        kept = data if self.longest_side is None else keep(data, self.longest_side)[0]
+        return {size: transform(decode(kept, size)) for size, transform in self._transforms.items()}
 
     def logits(self, images: Sequence[Pixels], flip_tta: bool = False) -> NDArray[np.float32]:
-        """Mean logits, float32 [n, classes], of decoded photos: RGB uint8 [h, w, 3] of any size."""
-        return self.stacked_logits(
-            [{size: transform(image) for size, transform in self._transforms.items()} for image in images], flip_tta
-        )
+        """Mean logits, float32 [n, classes], of decoded photos: RGB uint8 [h, w, 3] of any size.
+
+        For the run's own numbers to the last digit give the file's bytes to `pixels`: large JPEGs are decoded smaller.
+        """
+        return self.stacked_logits([self._of_decoded(image) for image in images], flip_tta)
+
+    def _of_decoded(self, image: Pixels) -> dict[int, Pixels]:
+        if self.longest_side is None or max(image.shape[:2]) <= self.longest_side:
+            return {size: transform(image) for size, transform in self._transforms.items()}
+        kept = encode_jpeg(shrink(image, self.longest_side))
+        return {size: transform(decode(kept, size)) for size, transform in self._transforms.items()}
 
     def stacked_logits(self, photos: Sequence[Mapping[int, Pixels]], flip_tta: bool = False) -> NDArray[np.float32]:
         """The same of photos that `pixels` prepared."""

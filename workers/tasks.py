@@ -84,6 +84,7 @@ class BundleTask:
     search: str  # id of the search task
     members: tuple[Mapping[str, Any], ...]  # every member's TrainTask as JSON (with its id under "id")
     classes: tuple[str, ...]
+    longest_side: int  # to which the run shrank its photos, in pixels: the predictor does the same
 
     @property
     def inputs(self) -> tuple[str, ...]:

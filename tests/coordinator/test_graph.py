@@ -21,7 +21,7 @@ PINNED = """
 teacher-fold0-1-6011ae5598007a00 teacher-fold0-2-fe185166c98e5871 teacher-fold1-2-a81d869c7c0f47c9
 label-fold0-1-0c1a0a127f0d60bf label-fold0-2-4fe28e6eb312a27f label-fold1-2-454b3968ad482ff8
 student-fold0-d63e7d4e546ae652 student-fold1-e013b7232d83471c student-fold2-58214040f99fd361
-search-ensemble-b90ed45ede44f783 bundle-winner-e0485e3259290c89 predict-test-2716ee093da7ef0d
+search-ensemble-b90ed45ede44f783 bundle-winner-cc8b75cd8dcab1a2 predict-test-8839b29a430feca5
 """
 TWO = {"b4": {"image_size": 380}, "next": {"model": "convnext_tiny", "epochs": 10, "image_size": 190}}
 
@@ -172,6 +172,13 @@ def test_other_test_photos_are_other_predictions_and_nothing_else() -> None:
     after = build(experiment, PHOTOS, classes, Photos("more", "2" * 64)).tasks
     assert [before[name].name for name in before.keys() - after.keys()] == ["predict/test"]
     assert before.keys() > build(experiment, PHOTOS, classes, None).tasks.keys()
+
+
+def test_another_longest_side_is_another_bundle() -> None:
+    before, after = graph_of().tasks, graph_of(data={"longest_side": 300}).tasks
+    names = {before[name].name for name in before.keys() - after.keys()}
+    assert names == {"bundle/winner", "predict/test"}
+    assert [task.longest_side for task in after.values() if isinstance(task, BundleTask)] == [300]
 
 
 def test_weights_are_what_is_in_the_file_wherever_it_lies() -> None:

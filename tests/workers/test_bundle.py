@@ -7,17 +7,29 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from predictor_support import CLASSES, bundle_task, exported_folder, run_bundle, search_result, trained_member, work_for
+from predictor_support import (
+    CLASSES,
+    LONGEST_SIDE,
+    bundle_task,
+    exported_folder,
+    run_bundle,
+    search_result,
+    trained_member,
+    work_for,
+)
 
 from shared_store.cache import Cache
 from shared_store.errors import UserError
 from shared_store.records import canonical_json, sha256
 from shared_store.store import Store
 from workers.bundle import load_bundle
+from workers.decode import decode
+from workers.framing import EvaluationTransform
 from workers.metrics import softmax
 from workers.onnx_export import export_onnx
 
@@ -43,6 +55,7 @@ def test_a_bundle_holds_weights_index_card_and_onnx(folder: Path) -> None:
     assert names == weights | {"bundle.json", "README.md", "model.onnx"}
     index = json.loads((folder / "bundle.json").read_text())
     assert index["classes"] == list(CLASSES)
+    assert index["longest_side"] == LONGEST_SIDE
     members = [(member["architecture"], member["image_size"]) for member in index["members"]]
     assert members == [("test_efficientnet", 32), ("test_convnext", 48), ("test_efficientnet", 32)]
     assert index["versions"]["torch"] == torch.__version__
@@ -57,6 +70,7 @@ def test_the_card_counts_photos_and_says_the_verdict(folder: Path) -> None:
     assert "| digit_0 | 6 | 0 |" in card
     assert "| all | 24 | 0 |" in card
     assert "student/fold0" in card
+    assert f"longest side to {LONGEST_SIDE} pixels" in card
 
 
 def test_logits_are_the_mean_of_the_members(folder: Path) -> None:
@@ -162,6 +176,19 @@ def _resealed(copy: Path, **member: object) -> None:
     index["members"][0] |= member
     index["digest"] = sha256(canonical_json({name: value for name, value in index.items() if name != "digest"}))
     (copy / "bundle.json").write_text(json.dumps(index))
+
+
+def test_a_bundle_made_before_the_longest_side_was_noted_takes_photos_as_they_are(folder: Path, tmp_path: Path) -> None:
+    copy = _copy(folder, tmp_path)
+    index = json.loads((copy / "bundle.json").read_text())
+    del index["longest_side"]
+    index["digest"] = sha256(canonical_json({name: value for name, value in index.items() if name != "digest"}))
+    (copy / "bundle.json").write_text(json.dumps(index))
+    photo = cv2.imencode(".png", np.random.default_rng(3).integers(0, 256, (200, 300, 3), dtype=np.uint8))[1].tobytes()
+    before, now = load_bundle(copy), load_bundle(folder)
+    for size in (32, 48):
+        assert (before.pixels(photo)[size] == EvaluationTransform(size)(decode(photo, size))).all()
+        assert (before.pixels(photo)[size] != now.pixels(photo)[size]).any()
 
 
 def test_a_file_outside_the_bundle_is_refused(folder: Path, tmp_path: Path) -> None:

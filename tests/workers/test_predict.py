@@ -11,22 +11,35 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from predictor_support import CLASSES, TEST_LABELS, exported_bundle, exported_folder, predict_task, work_for
+from predictor_support import (
+    CLASSES,
+    LONGEST_SIDE,
+    TEST_LABELS,
+    exported_bundle,
+    exported_folder,
+    predict_task,
+    work_for,
+    written_bundle,
+)
 from support import digits_folder
 
 from shared_store.cache import Cache
 from shared_store.errors import UserError
+from shared_store.folds_table import FoldRow, FoldTable, read_folds
 from shared_store.records import Result
+from shared_store.snapshot import ImageRow, write_snapshot
 from shared_store.store import Store
 from shared_store.tables import get_predictions
 from workers.bundle import load_bundle
 from workers.decode import decode
 from workers.meter import Meter, peak_process_mb
 from workers.metrics import all_metrics, softmax
+from workers.photo import read_photo
 from workers.photos import find_photos, read_batches
 from workers.predict import predict_folder, predict_test
 from workers.prediction_tables import prediction_csv, prediction_json
 from workers.predictor import BATCH_TOLERANCE
+from workers.tasks import PredictTask, task_id
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +217,51 @@ def test_the_test_part_is_predicted_and_scored_where_labelled(store: Store, cach
 
 def test_the_test_part_gives_the_same_bytes_again(store: Store, cache: Cache) -> None:
     assert _tested(store, cache).blobs == _tested(store, cache).blobs
+
+
+def _large_photos(folder: Path) -> list[Path]:
+    """A JPEG large enough to be decoded scaled down, a large PNG, a BMP larger than its pixels, a small JPEG."""
+    random = np.random.default_rng(5)
+    folder.mkdir()
+    for name, size in [("a.jpg", (1500, 1100)), ("b.png", (400, 300)), ("c.bmp", (90, 70)), ("d.jpg", (80, 60))]:
+        coarse = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize(size)
+        noise = random.integers(-40, 41, (*reversed(size), 3))
+        Image.fromarray(np.clip(np.asarray(coarse) + noise, 0, 255).astype(np.uint8)).save(folder / name)
+    return sorted(folder.iterdir())
+
+
+def _snapshot_of(files: list[Path], store: Store, scratch: Path) -> tuple[str, str]:
+    """The test part that preparation makes of `files`: its snapshot and its fold table."""
+    kept = [read_photo(str(file), str(scratch / f"{file.name}.kept"), LONGEST_SIDE) for file in files]
+    photos = {file.name: photo for file, photo in zip(files, kept, strict=True) if not isinstance(photo, str)}
+    rows = [
+        ImageRow(p.image_id, name, "", p.image_id, "test", "photo", (), p.width, p.height) for name, p in photos.items()
+    ]
+    by_id = {photo.image_id: Path(photo.file) for photo in photos.values()}
+    table = FoldTable(FoldRow(row.image_id, row.path, "", row.group, "test", None) for row in rows)
+    snapshot = write_snapshot(store, rows, lambda image_id: by_id[image_id].read_bytes())
+    return snapshot.snapshot_id, store.put_blob(table.to_csv())
+
+
+def test_photos_get_by_the_bundle_what_the_run_gave_them(store: Store, cache: Cache, tmp_path: Path) -> None:
+    files = _large_photos(tmp_path / "large")
+    bundle = exported_bundle(store, cache, sizes=(32, 48))
+    task = PredictTask("predict/test", task_id(bundle), *_snapshot_of(files, store, tmp_path), CLASSES)
+    result = predict_test(task, work_for(task, store, cache))
+    predictions = get_predictions(store, result.blobs["predictions"])
+    names = {row.image_id: row.path for row in read_folds(store, task.folds)}
+    of_run = {
+        names[image_id]: p for image_id, p in zip(predictions.image_ids, softmax(predictions.logits), strict=True)
+    }
+    folder = written_bundle(bundle, store, tmp_path / "bundle")
+    predictor = load_bundle(folder)
+    by_bundle = softmax(predictor.stacked_logits([predictor.pixels(file.read_bytes()) for file in files]))
+    np.testing.assert_allclose(by_bundle, [of_run[file.name] for file in files], atol=1e-6)
+    decoded = softmax(predictor.logits([decode(file.read_bytes()) for file in files]))
+    np.testing.assert_allclose(decoded[1], of_run["b.png"], atol=1e-6)
+    predict_folder(folder, tmp_path / "large", tmp_path / "out")
+    in_run = csv.DictReader(io.StringIO(store.get_blob(result.blobs["csv"]).decode()))
+    assert _rows(tmp_path / "out" / "predictions.csv") == sorted(in_run, key=lambda row: row["image"])
 
 
 def test_weights_that_give_no_number_are_refused(bundle: Path) -> None:
