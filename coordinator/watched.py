@@ -49,6 +49,7 @@ class Watched:
         self.newest: dict[str, Progress] = {}
         self.best: dict[str, Score] = {}
         self.lost: dict[str, Lost] = {}
+        self._of_other_days: set[str] = set()  # folds that have commits, and were not heard of yet
         self._heard: dict[str, float] = {}
         self._known: dict[str, MachineJoined] = {}
         self._tallied: Counter[State] = Counter()
@@ -70,6 +71,8 @@ class Watched:
 
     def stands(self, task: str, epoch: int, epochs: int, best: Score | None, *, done: bool = False) -> None:
         """What the store holds of a task of which no report was heard: its result, or its newest commit."""
+        if not done and task not in self.newest:
+            self._of_other_days.add(task)
         if done or task not in self.newest:
             share = epochs if done else epoch
             score = None if best is None else best.mean_ap
@@ -112,7 +115,7 @@ class Watched:
     def _done(self, ledger: Ledger) -> float:
         """Share of all training that is done."""
         known = self._tally(ledger)
-        begun = ((name, ledger.entries[name]) for name in {*ledger.running, *self.newest})
+        begun = ((name, ledger.entries[name]) for name in {*ledger.running, *known.urgent, *self._of_other_days})
         open_folds = ((name, e) for name, e in begun if isinstance(e.task, TrainTask) and e.state is not State.DONE)
         part = sum(self._share(name, entry) for name, entry in open_folds)
         return (known.folds_done + part) / max(1, known.folds)
