@@ -47,7 +47,8 @@ class JournalTail:
     """What is new in a run's journal, each time it is asked: of a long one only what was added is read."""
 
     def __init__(self, store: Store, run: str) -> None:
-        self._store, self._run, self._key = store, run, layout.run_file(run, JOURNAL)
+        self._store, self._key = store, layout.run_file(run, JOURNAL)
+        self._chain = Chain(store, layout.coordinators(run))
         self._read, self._is_copy = 0, False
 
     def new(self) -> list[tuple[float, Event]]:
@@ -74,7 +75,7 @@ class JournalTail:
             return None
         if self._store.backend.local_path("") is not None:
             return path
-        holder = Chain(self._store, layout.coordinators(self._run)).newest()
+        holder = self._chain.newest()
         return path if holder is None or holder.host == socket.gethostname() else None
 
     def _here(self, path: Path) -> bytes:

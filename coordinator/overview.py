@@ -65,7 +65,7 @@ def _fleet_text(session: Session) -> str:
     return f"at {address}" + (f"; speeds by `foldfleet doctor`: {', '.join(sorted(speeds))}" if speeds else "")
 
 
-def span(low: str, middle: str, high: str) -> str:
+def _span(low: str, middle: str, high: str) -> str:
     """`in 20 min, between 18 min and 25 min`; `in about 2 min` where those would be the same words."""
     return f"in about {middle}" if low == high else f"in {middle}, between {low} and {high}"
 
@@ -83,4 +83,4 @@ def _finish_text(session: Session, data: RunData, graph: Graph, to_do: Collectio
     low, middle, high = map(duration, found.finish)
     stuck = found.bottleneck if len(basis.machines) > 1 else None
     held = f"; bottleneck {stuck.machine}, in the end alone for {duration(stuck.alone)}" if stuck else ""
-    return f"{span(low, middle, high)}, {basis.said}{held}"
+    return f"{_span(low, middle, high)}, {basis.said}{held}"

@@ -54,7 +54,7 @@ svg .dot { stroke: var(--card); stroke-width: 1.2; }
 svg .dot.teacher { fill: var(--teacher); } svg .dot.student { fill: var(--student); stroke-dasharray: none; }
 svg .whisker { stroke: var(--soft); stroke-width: 1.5; } svg .point { fill: var(--ink); }
 svg .point.best { fill: var(--good); } svg .guide { stroke: var(--good); stroke-dasharray: 2 3; }
-.key { display: inline-block; width: 1.6rem; vertical-align: middle; margin: 0 .35rem 0 .9rem; }
+.key { display: inline-block; width: 1.6rem; vertical-align: middle; margin: 0 .35rem 0 0; }
 svg .curve:hover { stroke-width: 4; }
 .class0 { stroke: var(--c0); } .class1 { stroke: var(--c1); } .class2 { stroke: var(--c2); }
 .class3 { stroke: var(--c3); }
@@ -63,7 +63,6 @@ svg .curve:hover { stroke-width: 4; }
 .class8 { stroke: var(--c8); } .class9 { stroke: var(--c9); }
 .small { font-size: .85rem; } .keys { display: flex; flex-wrap: wrap; gap: .1rem .9rem; }
 .key-name { white-space: nowrap; margin-left: .9rem; } .keys .key-name { margin-left: 0; }
-.key-name .key, .keys .key { margin: 0 .35rem 0 0; }
 .small-charts { grid-template-columns: repeat(auto-fill, minmax(min(14rem, 100%), 1fr)); margin-top: .75rem; }
 svg .choice { fill: var(--soft); fill-opacity: .45; }
 svg .choice.edge { fill: var(--card); fill-opacity: 1; stroke: var(--ink);
